@@ -1,0 +1,146 @@
+"""`evaluator replay`: recorded events through the same two stages, judged exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from evaluator.core.event import EpochUs
+from evaluator.errors import UsageError
+from evaluator.runtime.clock import VirtualLoop
+from evaluator.runtime.replay import Outcome, Request
+from evaluator.runtime.replay import replay as run_replay
+from evaluator.wire.config.load import load_rules
+from evaluator.wire.envelope import read_decisions
+from evaluator.wire.instant import NOT_A_TIME, instant
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from evaluator.wire.config.load import Config
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def replay(
+    files: Annotated[list[Path] | None, typer.Argument(help="Files of the only source, one a partition.")] = None,
+    *,
+    config: Annotated[list[Path], typer.Option("--config", "-c", help="Rules file; may be repeated.")],
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="NAME=FILE,...", help="The files of one source.")
+    ] = None,
+    envelope: Annotated[
+        bool, typer.Option("--envelope", help="Lines are envelopes with timestamp, key, headers and value.")
+    ] = False,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Let time pass up to TIME at the end of the input.")
+    ] = None,
+    decisions: Annotated[
+        Path | None, typer.Option("--decisions", metavar="FILE", help="Recorded clock decisions to apply.")
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="json: NDJSON alert records.")] = Output.TEXT,
+    verdicts: Annotated[bool, typer.Option("--verdicts", help="Print every decided window as well.")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Records read at once; changes no result.")] = 20_000,
+) -> None:
+    """Judge recorded events exactly as the daemon would."""
+    rules = load_rules(config)
+    request = Request(
+        files=_files(rules, files or [], source or []),
+        envelope=envelope,
+        until=None if until is None else _time(until),
+        decisions=_decisions(decisions) if decisions is not None else {},
+        verdicts=verdicts,
+        batch=batch,
+    )
+    gc.freeze()
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        outcome = runner.run(run_replay(rules, request, runner.get_loop()))
+    _print(outcome, output)
+    _summarise(outcome.tallies)
+
+
+def _files(config: Config, positional: list[Path], named: list[str]) -> dict[str, list[Path]]:
+    """The files of each source. Raises `UsageError` where it is not clear which belong to which."""
+    sources = list(config.rules.sources)
+    if positional and named:
+        message = "give the files either as arguments or with --source, not both"
+        raise UsageError(message)
+    if positional:
+        if len(sources) != 1:
+            message = f"the config has {len(sources)} sources ({', '.join(sources)}): say --source NAME=FILE,..."
+            raise UsageError(message)
+        return {sources[0]: positional}
+    if not named:
+        message = "no input: give the files of the source, or --source NAME=FILE,..."
+        raise UsageError(message)
+    found: dict[str, list[Path]] = {}
+    for item in named:
+        name, _, paths = item.partition("=")
+        if name not in config.rules.sources or not paths:
+            message = f"--source {item}: expected NAME=FILE,... with NAME one of {', '.join(sources)}"
+            raise UsageError(message)
+        found.setdefault(name, []).extend(Path(path) for path in paths.split(","))
+    return found
+
+
+def _time(text: str) -> EpochUs:
+    moment = instant(text, "auto")
+    if moment == NOT_A_TIME:
+        message = f"--until {text}: expected a time like 2026-01-28T12:00:00Z"
+        raise UsageError(message)
+    return EpochUs(moment)
+
+
+def _decisions(path: Path) -> dict:  # type: ignore[type-arg]
+    try:
+        with path.open("rb") as lines:
+            return read_decisions(lines, str(path))
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror})"
+        raise UsageError(message) from error
+
+
+def _print(outcome: Outcome, output: Output) -> None:
+    if output is Output.JSON:
+        for line in (*outcome.alerts, *outcome.verdicts):
+            sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    for line in outcome.alerts:
+        alert = orjson.loads(line)
+        moment = alert["endsAt"] or alert["firedAt"]
+        typer.echo(f"{moment}  {alert['status']:<8}  {alert['severity']:<6}  {alert['annotations']['summary']}")
+    for line in outcome.verdicts:
+        window = orjson.loads(line)
+        typer.echo(f"{window['end']}  {window['verdict']:<12}  {window['key']}  n={window['n']} bad={window['bad']}")
+
+
+def _summarise(tallies: Counter[tuple[str, ...]]) -> None:
+    """What was read and what was not judged, in one line on stderr."""
+    def summed(*prefix: str) -> int:
+        return sum(count for key, count in tallies.items() if key[: len(prefix)] == prefix)
+
+    results = {result: sum(n for k, n in tallies.items() if k[0] == "records" and k[2] == result)
+               for result in ("ok", "skipped", "rejected")}  # fmt: skip
+    parts = [f"{results['ok']} events"]
+    parts += [f"{results[result]} {result}" for result in ("skipped", "rejected") if results[result]]
+    parts += [
+        f"{count} {name.replace('_', ' ')}"
+        for name in ("late", "unmatched", "duplicates", "bad_latency", "overflow_series")
+        if (count := summed(name))
+    ]
+    reasons = ", ".join(f"{key[2]} {n}" for key, n in sorted(tallies.items()) if key[0] == "rejected" and n)
+    alerts = f"{tallies['alerts', 'firing']} firing, {tallies['alerts', 'resolved']} resolved"
+    sys.stderr.write(f"read {', '.join(parts)}{f' ({reasons})' if reasons else ''}; {alerts}\n")

@@ -1,0 +1,60 @@
+"""`evaluator simulate`: synthetic events with an incident."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evaluator.core.event import EpochUs
+from evaluator.errors import UsageError
+from evaluator.runtime.traffic import Scenario
+from evaluator.wire.config.duration import parse_duration
+from evaluator.wire.instant import NOT_A_TIME, instant
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+
+def simulate(
+    *,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to a file instead of stdout.")] = None,
+    length: Annotated[str, typer.Option("--for", metavar="DURATION", help="Event time to cover.")] = "20m",
+    rate: Annotated[float, typer.Option("--rate", min=0.001, help="Events a second of event time.")] = 20.0,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same events.")] = 1,
+    start: Annotated[str, typer.Option("--start", metavar="TIME")] = "2026-01-28T00:00:00Z",
+    incident: Annotated[bool, typer.Option("--incident/--no-incident", help="Break the voice API.")] = True,
+) -> None:
+    """Write synthetic events with an incident in them, one JSON object a line."""
+    begin = instant(start, "auto")
+    if begin == NOT_A_TIME:
+        message = f"--start {start}: expected a time like 2026-01-28T00:00:00Z"
+        raise UsageError(message)
+    scenario = Scenario(EpochUs(begin), seed, rate)
+    if not incident:
+        scenario = Scenario(EpochUs(begin), seed, rate, incident_for=parse_duration("0s"))
+    count = round(parse_duration(length) / 1e6 * rate)
+    _write(scenario, count, out)
+
+
+def _write(scenario: Scenario, count: int, out: Path | None) -> None:
+    def lines(stream: BinaryIO) -> None:
+        for _, event in islice(scenario.events(), count):
+            stream.write(event + b"\n")
+
+    if out is None:
+        lines(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with out.open("wb") as stream:
+            lines(stream)
+    except OSError as error:
+        message = f"{out}: cannot be written ({error.strerror})"
+        raise UsageError(message) from error
+    sys.stderr.write(f"{count} events in {out}\n")
+
+

@@ -1,0 +1,353 @@
+"""Stage 1: the events of one partition, reduced to panes.
+
+One `Aggregator` per source partition. It is fed columns and keeps nothing between two `take`s but the
+partition's time, so a restart reads no state worth the name. Lateness is settled here, per record: an event
+is late for a pane iff the pane ends at or before the watermark as it stood before the event's record. That
+makes verdicts independent of how the log is cut into batches and how partitions interleave.
+
+Columns are collected and reduced a few ten thousand events at a time: sorting a large run of events costs
+less per event than updating panes for every small batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from evaluator.core import sketch
+from evaluator.core.event import (
+    FAILED,
+    NO_LATENCY,
+    UNKNOWN,
+    EpochUs,
+    EventBatch,
+    Int64s,
+    SeriesKey,
+    SeriesTable,
+)
+from evaluator.core.pane import EVIDENCE, Cell, Counts, Evidence, Pane, strongest
+from evaluator.core.partial import ClockDecision, FutureRejection, IdleAdvance, Origin, Partial
+from evaluator.core.watermark import BEGINNING, PartitionTime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from evaluator.core.event import DurationUs
+    from evaluator.core.rule import RuleSet, Source
+
+REDUCE_AT = 65_536
+"""Events collected before they are reduced. Fewer: more sorting per event. More: memory, and a longer pause."""
+
+_NO_OVERFLOW = 2**62
+"""Sums of latencies are taken in int64 only where they provably stay below this."""
+
+
+class Position(NamedTuple):
+    """Where a partition's stage 1 stands: what its next life must know."""
+
+    next_offset: int
+    time: PartitionTime
+    newest_pane_end: EpochUs
+
+
+class Aggregator:
+    """Everything since the last `take` of one source partition.
+
+    `start` is the offset that reading begins at; only reading from offset 0 covers all time. `time` is that
+    of an earlier life. `newest` is the largest accepted event time of this life.
+    """
+
+    def __init__(
+        self, rules: RuleSet, source: Source, partition: int, partitions: int, shards: int, start: int = 0,
+        time: PartitionTime | None = None,
+    ) -> None:  # fmt: skip
+        self.time = time if time is not None else PartitionTime(covered=BEGINNING if start == 0 else None)
+        self.next_offset = start
+        self.newest: EpochUs | None = None
+        self.newest_pane_end = BEGINNING
+        self.partitions = partitions
+        self.tallies: Counter[tuple[str, ...]] = Counter()
+        self._source, self._partition, self._shards = source, partition, shards
+        self._surfaces = [surface for surface in rules.surfaces.values() if surface.source == source.name]
+        self._steps = {surface.name: rules.steps_of(surface.name) for surface in self._surfaces}
+        self._origin = Origin(rules.revision, rules.hash)
+        self._begin = start
+        self._reset()
+
+    def _reset(self) -> None:
+        # One commit may carry so many series of a surface that every shard can be full.
+        self.table = SeriesTable({surface.name: surface.max_series * self._shards for surface in self._surfaces})
+        self._panes: dict[tuple[int, DurationUs, int], Pane] = {}
+        self._collected: list[tuple[EventBatch, Int64s]] = []
+        self._size = 0
+        self._before = self.time.watermark
+        self._decisions: list[ClockDecision] = []
+
+    @property
+    def is_new(self) -> bool:
+        """Whether anything happened since the last `take`."""
+        return bool(self._size or self._panes or self._decisions or self.next_offset > self._begin)
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes a `take` would hold: what a commit is started early by."""
+        return 512 * len(self._panes) + 64 * self._size
+
+    def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
+        """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.
+
+        `rejected` are the events of these records that only a clock rejected. Raises `ValueError` where
+        `first` lies before what was already taken in: offsets must rise.
+        """
+        if first < self.next_offset:
+            message = f"records from offset {first} were taken in before (next is {self.next_offset})"
+            raise ValueError(message)
+        self._decisions += rejected
+        if len(events):
+            self._collected.append((events, self._pass_time(events)))
+            self._size += len(events)
+        self.next_offset = next_offset
+        if self._size >= REDUCE_AT:
+            self._reduce()
+
+    def _pass_time(self, events: EventBatch) -> Int64s:
+        """Move the watermark past the events; returns the watermark before each event's record."""
+        disorder = self._source.out_of_orderness
+        newest = np.maximum.accumulate(events.time)
+        before = np.empty_like(newest)
+        before[0] = self.time.watermark
+        np.maximum(newest[:-1] - disorder, self.time.watermark, out=before[1:])
+        same_record = np.flatnonzero(events.offset[1:] == events.offset[:-1]) + 1
+        for place in same_record.tolist():
+            before[place] = before[place - 1]
+        first = EpochUs(int(events.time[0]))
+        if self.time.first is None:
+            self.time.first = first
+        if self.time.covered is None:
+            self.time.covered = EpochUs(first + disorder)
+        self.newest = EpochUs(max(self.newest or BEGINNING, int(newest[-1])))
+        self.time.watermark = EpochUs(max(self.time.watermark, int(newest[-1]) - disorder))
+        return before
+
+    def idle(self, until: EpochUs) -> None:
+        """A clock saw the partition idle at its end: the watermark moves to `until`, which is recorded."""
+        if until <= self.time.watermark:
+            return
+        self.time.watermark = until
+        if self.time.covered is None:
+            self.time.covered = until
+        self._decisions.append(IdleAdvance(self.next_offset, until))
+
+    def lose(self, next_offset: int) -> tuple[int, int]:
+        """Records up to `next_offset` are gone for good: coverage begins anew with what comes after."""
+        lost = (self.next_offset, next_offset)
+        self.next_offset, self.time.covered = next_offset, None
+        return lost
+
+    def position(self) -> Position:
+        """What a restart must know."""
+        return Position(self.next_offset, self.time, self.newest_pane_end)
+
+    def take(self) -> Partial:
+        """Everything since the last take, and the watermark. The sequence and the chain are the task's."""
+        self._reduce()
+        cells = self._cells()
+        time = PartitionTime(self.time.watermark, self.time.covered, self.time.first)
+        partial = Partial(
+            source=self._source.name, partition=self._partition, partitions=self.partitions,
+            begin=self._begin, end=self.next_offset, sequence=0, before=self._before, time=time,
+            origin=self._origin, decisions=tuple(self._decisions), counted=self._steps, cells=cells,
+        )  # fmt: skip
+        for surface, count in self.table.overflowed.items():
+            self.tallies["overflow_series", surface] += count
+        self._begin = self.next_offset
+        self._reset()
+        return partial
+
+    def _cells(self) -> tuple[tuple[SeriesKey, tuple[Cell, ...]], ...]:
+        by_series: dict[int, list[Cell]] = {}
+        for (series, step, index), pane in sorted(self._panes.items(), key=lambda item: item[0]):
+            by_series.setdefault(series, []).append(Cell(step, index, pane))
+        keys = self.table.keys
+        return tuple(sorted((keys[series], tuple(cells)) for series, cells in by_series.items()))
+
+    def _reduce(self) -> None:
+        if not self._collected:
+            return
+        run = _concatenated(self._collected, self.table.keys)
+        self._collected, self._size = [], 0
+        late_anywhere = np.zeros(len(run.time), dtype=bool)
+        for step in sorted({step for steps in self._steps.values() for step in steps}):
+            self._reduce_step(run, step, late_anywhere)
+        for series, count in Counter(run.series[late_anywhere].tolist()).items():
+            self.tallies["late", self.table.keys[series].surface] += count
+
+    def _reduce_step(self, run: _Run, step: DurationUs, late_anywhere: Bools) -> None:
+        wanted = np.array([step in self._steps[key.surface] for key in self.table.keys] + [False])
+        rows = wanted[run.series]  # UNMATCHED is -1: the last entry
+        pane = run.time // step
+        late = rows & ((pane + 1) * step <= run.before)
+        late_anywhere |= late
+        rows &= ~late
+        if not rows.any():
+            return
+        chosen = np.flatnonzero(rows)
+        order = chosen[np.lexsort((pane[chosen], run.series[chosen]))]
+        edges = _edges(run.series[order], pane[order])
+        self._newest_end(int(pane[order].max()), step)
+        for place, reduced in zip(edges.tolist(), _reduced_panes(run, order, edges, self._steps, step), strict=True):
+            row = order[place]
+            key = (int(run.series[row]), step, int(pane[row]))
+            known = self._panes.get(key)
+            if known is None:
+                self._panes[key] = reduced
+            else:
+                known.merge(reduced)
+
+    def _newest_end(self, index: int, step: DurationUs) -> None:
+        self.newest_pane_end = EpochUs(max(self.newest_pane_end, (index + 1) * step))
+
+
+Bools = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+class _Run(NamedTuple):
+    """Collected batches as one set of columns, with the watermark before each event's record."""
+
+    time: Int64s
+    failed: Int64s
+    latency: Int64s
+    series: Int64s
+    before: Int64s
+    weight: Int64s | None
+    trace_ids: list[str]
+    keys: Sequence[SeriesKey]
+
+
+def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[SeriesKey]) -> _Run:
+    batches = [batch for batch, _ in collected]
+    weight = None
+    if any(batch.weight is not None for batch in batches):
+        ones = [np.ones(len(b), dtype=np.int64) if b.weight is None else b.weight for b in batches]
+        weight = np.concatenate(ones)
+    return _Run(
+        time=np.concatenate([batch.time for batch in batches]),
+        failed=np.concatenate([batch.failed for batch in batches]).astype(np.int64),
+        latency=np.concatenate([batch.latency for batch in batches]),
+        series=np.concatenate([batch.series for batch in batches]).astype(np.int64),
+        before=np.concatenate([before for _, before in collected]),
+        weight=weight,
+        trace_ids=[trace_id for batch in batches for trace_id in batch.trace_id],
+        keys=keys,
+    )
+
+
+def _edges(series: Int64s, pane: Int64s) -> Int64s:
+    """Where each group of equal (series, pane) begins in sorted columns."""
+    changes = (series[1:] != series[:-1]) | (pane[1:] != pane[:-1])
+    return np.concatenate((np.zeros(1, dtype=np.int64), np.flatnonzero(changes) + 1))
+
+
+def _reduced_panes(
+    run: _Run, order: Int64s, edges: Int64s, steps: dict[str, dict[DurationUs, tuple[int, ...]]], step: DurationUs
+) -> Iterable[Pane]:
+    """A pane for each group; `order` are the rows sorted by series and pane, `edges` where groups begin."""
+    time, latency, failed = run.time[order], run.latency[order], run.failed[order]
+    weight = None if run.weight is None else run.weight[order]
+    ends = np.append(edges[1:], len(order))
+    first, last = np.minimum.reduceat(time, edges), np.maximum.reduceat(time, edges)
+    largest = np.maximum.reduceat(latency, edges)
+    thresholds = [steps[run.keys[series].surface][step] for series in run.series[order[edges]].tolist()]
+    plain = _counts(edges, latency, failed, None, thresholds)
+    weighted = plain if weight is None else _counts(edges, latency, failed, weight, thresholds)
+    sums = _latency_sums(latency, weight, edges)
+    bins = _bins(latency, weight, edges)
+    failing = _evidence(run, order, edges, failed == FAILED, failing=True)
+    slowest = _evidence(run, order, edges, latency != NO_LATENCY, failing=False)
+    unit = np.ones(len(edges), dtype=bool) if weight is None else np.maximum.reduceat(weight, edges) == 1
+    for group in range(len(ends)):
+        yield Pane(
+            weighted=weighted[group],
+            raw=None if unit[group] else plain[group],
+            first=EpochUs(int(first[group])),
+            last=EpochUs(int(last[group])),
+            lat_sum=sums[group],
+            lat_max=int(largest[group]),
+            bins=bins[group],
+            failing=failing.get(group, ()),
+            slowest=slowest.get(group, ()),
+        )
+
+
+def _counts(
+    edges: Int64s, latency: Int64s, failed: Int64s, weight: Int64s | None, thresholds: list[tuple[int, ...]]
+) -> list[Counts]:
+    def summed(rows: Bools) -> list[int]:
+        return [int(x) for x in np.add.reduceat(rows.astype(np.int64) if weight is None else rows * weight, edges)]
+
+    everything = np.ones(len(latency), dtype=bool)
+    n, known = summed(everything), summed(failed != UNKNOWN)
+    bad, lat_n = summed(failed == FAILED), summed(latency != NO_LATENCY)
+    over = {t: summed((latency > t) & (latency != NO_LATENCY)) for t in sorted({t for ts in thresholds for t in ts})}
+    return [
+        Counts(n[group], known[group], bad[group], lat_n[group], {t: over[t][group] for t in named})
+        for group, named in enumerate(thresholds)
+    ]
+
+
+def _latency_sums(latency: Int64s, weight: Int64s | None, edges: Int64s) -> list[int]:
+    measured = np.maximum(latency, 0)
+    heaviest = 1 if weight is None else int(weight.max())
+    if int(measured.max()) * heaviest * len(measured) < _NO_OVERFLOW:
+        products = measured if weight is None else measured * weight
+        return [int(x) for x in np.add.reduceat(products, edges)]
+    exact = measured.astype(object) if weight is None else measured.astype(object) * weight.astype(object)
+    return [int(x) for x in np.add.reduceat(exact, edges)]
+
+
+def _bins(latency: Int64s, weight: Int64s | None, edges: Int64s) -> list[dict[int, int]]:
+    """The sketch of each group: counts by (group, bin), found by sorting one combined key."""
+    measured = np.flatnonzero(latency != NO_LATENCY)
+    result: list[dict[int, int]] = [{} for _ in range(len(edges))]
+    if not len(measured):
+        return result
+    group = np.searchsorted(edges, measured, side="right") - 1
+    width = len(sketch.boundaries())
+    combined = group * width + sketch.bins_of(latency[measured])
+    if weight is None:
+        keys, counts = np.unique(combined, return_counts=True)
+    else:
+        keys, inverse = np.unique(combined, return_inverse=True)
+        counts = np.zeros(len(keys), dtype=np.int64)
+        np.add.at(counts, inverse, weight[measured])
+    groups, bins = np.divmod(keys, width)
+    for place, index, count in zip(groups.tolist(), bins.tolist(), counts.tolist(), strict=True):
+        result[place][index] = count
+    return result
+
+
+def _evidence(
+    run: _Run, order: Int64s, edges: Int64s, rows: Bools, *, failing: bool
+) -> dict[int, tuple[Evidence, ...]]:
+    """The strongest events of each group. `rows` marks, in the order of `order`, those that qualify."""
+    places = np.flatnonzero(rows)
+    if not len(places):
+        return {}
+    group = np.searchsorted(edges, places, side="right") - 1
+    strength = run.time[order[places]] if failing else run.latency[order[places]]
+    ranked = np.lexsort((-strength, group))
+    places, group, strength = places[ranked], group[ranked], strength[ranked]
+    begins = np.concatenate((np.zeros(1, dtype=np.int64), np.flatnonzero(group[1:] != group[:-1]) + 1))
+    sizes = np.diff(np.append(begins, len(group)))
+    # The fifth strongest and everything equal to it: ties are settled by trace id, which columns do not hold.
+    least = strength[begins + np.minimum(sizes, EVIDENCE) - 1]
+    kept = strength >= np.repeat(least, sizes)
+    found: dict[int, list[Evidence]] = {}
+    for row, place in zip(order[places[kept]].tolist(), group[kept].tolist(), strict=True):
+        event = Evidence(EpochUs(int(run.time[row])), run.trace_ids[row], int(run.latency[row]))
+        found.setdefault(place, []).append(event)
+    return {place: strongest(tuple(events), failing=failing) for place, events in found.items()}
+
+

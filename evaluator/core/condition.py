@@ -1,0 +1,67 @@
+"""Conditions of rules as exact values: an indicator, an operator and a threshold.
+
+Thresholds are integers or fractions, never binary floats. What a condition says of a window is decided in
+`verdict.py`; this module is the vocabulary that the config is parsed into.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+
+class Kind(StrEnum):
+    """What a condition looks at."""
+
+    ERROR_RATIO = "error_ratio"
+    ERROR_COUNT = "error_count"
+    REQUEST_COUNT = "request_count"
+    QUANTILE = "quantile"
+    MEAN = "mean"
+    MAX = "max"
+    SLOW_RATIO = "slow_ratio"
+
+
+class Op(StrEnum):
+    """A comparison. `<` and `<=` are the negations of `>=` and `>`."""
+
+    GT = ">"
+    GE = ">="
+    LT = "<"
+    LE = "<="
+
+
+RATIOS = frozenset({Kind.ERROR_RATIO, Kind.SLOW_RATIO})
+COUNTS = frozenset({Kind.ERROR_COUNT, Kind.REQUEST_COUNT})
+LATENCIES = frozenset({Kind.QUANTILE, Kind.MEAN, Kind.MAX, Kind.SLOW_RATIO})
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`<indicator> <op> <threshold>`.
+
+    `text` is the condition as configured, single-spaced; `name` the indicator as configured (`median`,
+    `p99.9`, `slow_ratio(500ms)`). `threshold` is a fraction in [0, 1] for ratios, microseconds for
+    QUANTILE, MEAN and MAX, an integer for counts. `q` is set for QUANTILE, `slower_than` (microseconds)
+    for SLOW_RATIO.
+    """
+
+    text: str
+    name: str
+    kind: Kind
+    op: Op
+    threshold: Fraction
+    q: Fraction | None = None
+    slower_than: int | None = None
+
+    def counted(self) -> int | None:
+        """The T whose counter `over[T]` this condition reads, if it reads one.
+
+        `x >= T` over integers is `x > T - 1`, so strict counters serve every operator.
+        """
+        if self.kind is Kind.SLOW_RATIO:
+            return self.slower_than
+        if self.kind is Kind.QUANTILE:
+            return int(self.threshold) - (self.op in {Op.GE, Op.LT})
+        return None

@@ -1,0 +1,222 @@
+"""One alert of one series through its windows, in order of their ends.
+
+Windows with events are judged one by one. A stretch of windows without any is one step, however long: equal
+windows are applied until they change nothing, and the rest is skipped up to the next moment at which time
+alone matters (an expiry, or forgetting the series).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.core import grid
+from evaluator.core.event import EpochUs
+from evaluator.core.streak import INACTIVE, Phase, Reason, Streak, advance, silence_jump
+from evaluator.core.verdict import Window, judge, total
+from evaluator.core.watermark import BEGINNING, NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evaluator.core.pane import Evidence, Pane
+    from evaluator.core.rule import Rule
+    from evaluator.core.watermark import SourceTime
+
+WINDOWS_KEPT = 24
+"""Decided windows that are remembered for the status page, and as the proof in an alert (20 of them)."""
+
+
+class Proof(NamedTuple):
+    """Evidence and the start of the pane that it came from."""
+
+    pane_start: EpochUs
+    events: tuple[Evidence, ...]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one alert has judged one series.
+
+    `next_end` is the end of the window to be decided next, None before the first. Panes that end at or
+    before `seen` were taken into account, in `newest` (the newest on-time event) and the proofs; none of
+    them opens a series again. `windows` are the last decided ones, oldest first.
+    """
+
+    next_end: EpochUs | None = None
+    seen: EpochUs = BEGINNING
+    newest: EpochUs = BEGINNING
+    streak: Streak = INACTIVE
+    windows: tuple[Window, ...] = ()
+    failing: Proof | None = None
+    slowest: Proof | None = None
+
+
+class Turn(NamedTuple):
+    """A phase change: the progress as it was when it fired or resolved, and the deciding window's end."""
+
+    reason: Reason
+    at: EpochUs
+    starts_at: EpochUs
+    fired_at: EpochUs
+    windows: tuple[Window, ...]
+    failing: tuple[Evidence, ...]
+    slowest: tuple[Evidence, ...]
+
+
+class Walk:
+    """Decides the windows of `rule` for one series, of which `panes` are the panes of the rule's step.
+
+    `begin` is where the rule itself begins: it judges only windows that start there or later.
+    """
+
+    def __init__(
+        self, rule: Rule, progress: Progress, panes: Mapping[int, Pane], time: SourceTime, begin: EpochUs
+    ) -> None:
+        self.turns: list[Turn] = []
+        self.decided: list[Window] = []
+        self.forgotten = False
+        self._rule, self._progress, self._panes, self._time, self._begin = rule, progress, panes, time, begin
+
+    def run(self) -> None:
+        """Decide every window that ended at or before the watermark."""
+        while (end := self._next_end()) <= self._time.watermark:
+            self._consume(end)
+            indexes = grid.panes_of(self._rule.window, self._rule.every, end)
+            present = [self._panes[index] for index in indexes if index in self._panes]
+            if present:
+                self._judge_window(end, present)
+            else:
+                self._pass_silence(end, self._silent_until(end))
+
+    def _next_end(self) -> EpochUs:
+        """The end of the next window, which may lie beyond the watermark.
+
+        Windows that began before everything was read are partial: they are passed over. Nothing is
+        remembered here: until the watermark is there, an earlier pane may still come.
+        """
+        rule, end = self._rule, self._progress.next_end
+        if end is None:
+            first = max(self._begin, self._progress.seen)
+            opening = min((i for i in self._panes if i * rule.every >= first), default=None)
+            if opening is None:
+                return NEVER
+            end = grid.pane_end(rule.every, opening)
+        whole_from = max(self._begin, self._time.covered)
+        if end - rule.window < whole_from:
+            end = grid.first_whole_end(rule.window, rule.every, whole_from)
+        return end
+
+    def _silent_until(self, end: EpochUs) -> EpochUs:
+        """The end of the last window before the next pane with events, or before the watermark."""
+        step = self._rule.every
+        last = grid.last_end(step, self._time.watermark)
+        coming = min((i for i in self._panes if i * step >= end), default=None)
+        return last if coming is None else min(last, EpochUs(coming * step))
+
+    def _judge_window(self, end: EpochUs, present: list[Pane]) -> None:
+        rule = self._rule
+        self._apply(judge(rule, EpochUs(end - rule.window), end, total(present, _thresholds(rule))))
+        self._forget_if_silent(end)
+
+    def _consume(self, end: EpochUs) -> None:
+        """Note the newest event and the evidence of the panes up to `end` that were not seen yet."""
+        progress, step = self._progress, self._rule.every
+        if progress.seen == end - step:
+            indexes = [end // step - 1]
+        else:
+            indexes = sorted(i for i in self._panes if progress.seen <= i * step < end)
+        for index in indexes:
+            pane = self._panes.get(index)
+            if pane is None:
+                continue
+            progress.newest = max(progress.newest, pane.last)
+            start = EpochUs(index * step)
+            if pane.weighted.bad:
+                progress.failing = Proof(start, pane.failing)
+            if pane.slowest:
+                progress.slowest = Proof(start, pane.slowest)
+        progress.seen = end
+
+    def _pass_silence(self, end: EpochUs, last: EpochUs) -> None:
+        rule, progress = self._rule, self._progress
+        self.forgotten = False
+        empty = judge(rule, EpochUs(end - rule.window), end, total((), _thresholds(rule)))
+        forget_at = grid.next_end(rule.every, EpochUs(progress.newest + rule.forget_after))
+        while end <= last and not self.forgotten:
+            before = progress.streak
+            self._apply(_moved(empty, end))
+            self._forget_if_silent(end)
+            end = EpochUs(end + rule.every)
+            if progress.streak == before and not self.forgotten:
+                stop = min(last, EpochUs(forget_at - rule.every))
+                jump = silence_jump(rule, before, empty.effect, EpochUs(end - rule.every), progress.newest)
+                if jump is not None:
+                    stop = min(stop, EpochUs(end - rule.every + jump))
+                end = self._skip(empty, end, stop)
+
+    def _skip(self, empty: Window, end: EpochUs, stop: EpochUs) -> EpochUs:
+        """Record the equal windows that end in `[end, stop]` as one run; returns the end after them."""
+        count = (stop - end) // self._rule.every + 1
+        if count <= 0:
+            return end
+        self._record(_moved(empty, end)._replace(length=count, until=None if count == 1 else stop))
+        self._progress.next_end = EpochUs(stop + self._rule.every)
+        return self._progress.next_end
+
+    def _apply(self, window: Window) -> None:
+        rule, progress = self._rule, self._progress
+        self._record(window)
+        progress.next_end = EpochUs(window.end + rule.every)
+        before = progress.streak
+        step = advance(rule, before, window.effect, window.start, window.end, progress.newest)
+        progress.streak = step.streak
+        if step.reason is not None:
+            # A resolve is told with the streak that it ends, a firing with the one that it makes.
+            self._turn(step.reason, window.end, step.streak if step.reason is Reason.BREACHED else before)
+
+    def _record(self, window: Window) -> None:
+        self.decided.append(window)
+        self._progress.windows = joined(self._progress.windows, window)[-WINDOWS_KEPT:]
+
+    def _turn(self, reason: Reason, at: EpochUs, streak: Streak) -> None:
+        self.turns.append(turn_of(self._progress, reason, at, streak))
+
+    def _forget_if_silent(self, end: EpochUs) -> None:
+        progress = self._progress
+        if end - progress.newest < self._rule.forget_after:
+            return
+        if progress.streak.phase is Phase.FIRING:
+            self._turn(Reason.EXPIRED, end, progress.streak)
+        progress.streak, progress.next_end, progress.windows = INACTIVE, None, ()
+        progress.newest, progress.failing, progress.slowest = BEGINNING, None, None
+        self.forgotten = True
+
+
+def turn_of(progress: Progress, reason: Reason, at: EpochUs, streak: Streak) -> Turn:
+    """The phase change of a firing `streak` at the window end `at`, with what proves it."""
+    starts_at, fired_at = streak.starts_at, streak.fired_at
+    assert starts_at is not None
+    assert fired_at is not None
+    windows = tuple(window for window in progress.windows if window.start >= starts_at)
+    failing, slowest = (
+        proof.events if proof is not None and proof.pane_start >= starts_at else ()
+        for proof in (progress.failing, progress.slowest)
+    )
+    return Turn(reason, at, starts_at, fired_at, windows, failing, slowest)
+
+
+def joined(windows: tuple[Window, ...], window: Window) -> tuple[Window, ...]:
+    """`windows` with one more at the end, which lengthens the last run if nothing changed."""
+    if windows and windows[-1].absorbs(window):
+        return (*windows[:-1], windows[-1].extended(window))
+    return (*windows, window)
+
+
+def _moved(window: Window, end: EpochUs) -> Window:
+    return window._replace(start=EpochUs(window.start + end - window.end), end=end)
+
+
+def _thresholds(rule: Rule) -> tuple[int, ...]:
+    counted = (condition.counted() for condition in rule.conditions)
+    return tuple(sorted({t for t in counted if t is not None}))

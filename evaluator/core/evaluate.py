@@ -1,0 +1,420 @@
+"""Stage 2: partials of all partitions, merged and decided.
+
+One `Evaluator` per shard owns the series that hash to it. It checks the chain of partials (a gap or an
+overlap is refused, not assumed away), merges cells, and as soon as a source's watermark passes window ends
+it decides them. Everything it must not forget is a `Snapshot` of plain values; `changes` names what of it
+changed, so that a commit writes that and no more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.core.alert import Transition, key_of, labels_of
+from evaluator.core.decide import Progress, Turn, Walk, turn_of
+from evaluator.core.event import DurationUs, EpochUs, SeriesKey, overflow_of
+from evaluator.core.partial import Origin
+from evaluator.core.rule import Rule, Surface
+from evaluator.core.streak import Phase, Reason
+from evaluator.core.verdict import Window
+from evaluator.core.watermark import BEGINNING, PartitionTime, SourceTime, combine
+from evaluator.errors import StateGap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from evaluator.core.pane import Cell, Pane
+    from evaluator.core.partial import Partial
+    from evaluator.core.rule import RuleSet
+
+
+class PaneId(NamedTuple):
+    """Where a pane is kept."""
+
+    series: SeriesKey
+    step: DurationUs
+    slot: int
+
+
+class ProgressId(NamedTuple):
+    """Where the progress of an alert over a series is kept."""
+
+    series: SeriesKey
+    rule: str
+
+
+class Crumb(NamedTuple):
+    """No event before offset `end` is later than `newest`: where to look for the events of a window."""
+
+    newest: EpochUs
+    end: int
+
+
+TRAIL = 32
+"""Crumbs kept per partition. Fewer: an alert names more input than it needs. More: a larger state record."""
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """What a shard knows of one source partition: the chain, its time, and the config it reports under."""
+
+    end: int
+    time: PartitionTime
+    origin: Origin
+    since: EpochUs | None = None
+    next_part: int = 0
+    trail: tuple[Crumb, ...] = ()
+
+
+@dataclass(slots=True)
+class SourceState:
+    """The partitions of a source, and the source's own time."""
+
+    partitions: dict[int, PartitionState] = field(default_factory=dict)
+    count: int = 0
+    time: SourceTime = SourceTime()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRule:
+    """A rule as it was last judged, so that it can be resolved when it is gone or changed.
+
+    `begin` is where its windows begin; None until every partition reported under the rule's config.
+    """
+
+    rule: Rule
+    surface: Surface
+    begin: EpochUs | None
+
+
+@dataclass(slots=True)
+class Totals:
+    """On-time events of a series by outcome, since it is known."""
+
+    good: int = 0
+    bad: int = 0
+    unknown: int = 0
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All that a shard must not forget."""
+
+    sources: dict[str, SourceState] = field(default_factory=dict)
+    rules: dict[str, KnownRule] = field(default_factory=dict)
+    panes: dict[PaneId, Pane] = field(default_factory=dict)
+    progress: dict[ProgressId, Progress] = field(default_factory=dict)
+    totals: dict[SeriesKey, Totals] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What was decided: phase changes, and the windows of each alert and series in order."""
+
+    transitions: list[Transition] = field(default_factory=list)
+    verdicts: list[tuple[Rule, SeriesKey, Window]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What changed since the last `changes`: ids whose value is gone from the snapshot were forgotten."""
+
+    panes: list[PaneId]
+    progress: list[ProgressId]
+
+
+class _Series:
+    """The panes of one series by step, and its alerts' progress."""
+
+    __slots__ = ("panes", "progress", "totals")
+
+    def __init__(self) -> None:
+        self.panes: dict[DurationUs, dict[int, Pane]] = {}
+        self.progress: dict[str, Progress] = {}
+        self.totals = Totals()
+
+
+class Evaluator:
+    """One shard: merges partials, decides windows, and says what changed.
+
+    `snapshot` is None at the first run of the shard. A rule that is not in the snapshot is new, one with
+    another definition changed: both begin where every verdict is exact again (docs/semantics.md, 12).
+    """
+
+    def __init__(self, rules: RuleSet, snapshot: Snapshot | None = None) -> None:
+        self.tallies: Counter[tuple[str, ...]] = Counter()
+        self._rules = rules
+        self._steps = {name: rules.steps_of(name) for name in rules.surfaces}
+        self._of_surface = {name: rules.rules_of(name) for name in rules.surfaces}
+        self._series: dict[str, dict[SeriesKey, _Series]] = {name: {} for name in rules.surfaces}
+        self._sources = {name: SourceState() for name in rules.sources}
+        self._known: dict[str, KnownRule] = {}
+        self._former: dict[str, KnownRule] = {}
+        self._decided: dict[str, SourceTime] = {}
+        self._changed_panes: set[PaneId] = set()
+        self._changed_progress: set[ProgressId] = set()
+        self._ended: list[Transition] = []
+        self._restore(snapshot)
+
+    # -- what a restart and a rule change do ------------------------------------------------------------
+
+    def _restore(self, snapshot: Snapshot | None) -> None:
+        if snapshot is None:
+            for rule in self._rules.rules.values():
+                self._known[rule.name] = KnownRule(rule, self._rules.surfaces[rule.surface], BEGINNING)
+            return
+        # The chain of a source that left the config is kept: it may come back.
+        self._sources.update(snapshot.sources)
+        for rule in self._rules.rules.values():
+            before = snapshot.rules.get(rule.name)
+            same = before is not None and before.rule.definition == rule.definition
+            begin = before.begin if before is not None and same else None
+            self._known[rule.name] = KnownRule(rule, self._rules.surfaces[rule.surface], begin)
+        for name, before in snapshot.rules.items():
+            now = self._known.get(name)
+            if now is None or now.rule.definition != before.rule.definition:
+                self._former[name] = before
+        for place, progress in snapshot.progress.items():
+            self._restore_progress(place, progress, snapshot.rules[place.rule])
+        for pane_id, pane in snapshot.panes.items():
+            self._restore_pane(pane_id, pane)
+        for key, totals in snapshot.totals.items():
+            if key.surface in self._series and key in self._series[key.surface]:
+                self._series[key.surface][key].totals = totals
+
+    def _restore_progress(self, place: ProgressId, progress: Progress, before: KnownRule) -> None:
+        now = self._known.get(place.rule)
+        if now is not None and now.rule.definition == before.rule.definition:
+            self._of(place.series).progress[place.rule] = progress
+            return
+        self._changed_progress.add(place)
+        if progress.streak.phase is Phase.FIRING and progress.next_end is not None:
+            reason = Reason.RULE_REMOVED if now is None else Reason.RULE_CHANGED
+            at = EpochUs(progress.next_end - before.rule.every)
+            turn = turn_of(progress, reason, at, progress.streak)
+            self._ended.append(_transition(before.rule, before.surface, place.series, turn))
+
+    def _restore_pane(self, pane_id: PaneId, pane: Pane) -> None:
+        if pane_id.step in self._steps.get(pane_id.series.surface, {}):
+            self._of(pane_id.series).panes.setdefault(pane_id.step, {})[pane_id.slot] = pane
+        else:
+            self._changed_panes.add(pane_id)
+
+    def _settle(self, source: str) -> None:
+        """Let new and changed rules begin, once every partition reports under their config."""
+        state = self._sources[source]
+        waiting = [
+            known for known in self._known.values() if known.begin is None and known.surface.source == source
+        ]
+        reported = [p for p in state.partitions.values() if p.origin.config == self._rules.hash]
+        if not waiting or state.count == 0 or len(reported) < state.count:
+            return
+        filled = (p.since for p in reported if p.since is not None)
+        begin = EpochUs(max([state.time.watermark, *filled]))
+        for known in waiting:
+            self._known[known.rule.name] = KnownRule(known.rule, known.surface, begin)
+
+    # -- merging ----------------------------------------------------------------------------------------
+
+    def merge(self, partial: Partial) -> None:
+        """Add a partial's cells, then move its partition's time. Raises `StateGap`."""
+        state = self._sources.setdefault(partial.source, SourceState())
+        self._check_chain(state, partial)
+        merged_until = state.time.watermark
+        for key, cells in partial.cells:
+            self._merge_series(key, cells, merged_until)
+        partition = state.partitions.get(partial.partition)
+        if partition is None:
+            partition = PartitionState(partial.begin, PartitionTime(covered=None), partial.origin)
+            state.partitions[partial.partition] = partition
+        if partial.part + 1 < partial.parts:
+            partition.next_part = partial.part + 1
+            return
+        if partial.since is not None:
+            partition.since = EpochUs(max(partial.since, partition.since or BEGINNING))
+        partition.end, partition.time, partition.origin, partition.next_part = (
+            partial.end, partial.time, partial.origin, 0,
+        )  # fmt: skip
+        partition.trail = self._lengthened(partition.trail, partial)
+        state.count = max(state.count, partial.partitions)
+        times = {index: p.time for index, p in state.partitions.items()}
+        state.time = combine(times, state.count, state.time)
+        self._settle(partial.source)
+
+    def _lengthened(self, trail: tuple[Crumb, ...], partial: Partial) -> tuple[Crumb, ...]:
+        source = self._rules.sources.get(partial.source)
+        disorder = 0 if source is None else source.out_of_orderness
+        trail = (*trail, Crumb(EpochUs(partial.time.watermark + disorder), partial.end))
+        return trail if len(trail) <= TRAIL else (*trail[: TRAIL // 2 : 2], *trail[TRAIL // 2 :])
+
+    def _check_chain(self, state: SourceState, partial: Partial) -> None:
+        known = state.partitions.get(partial.partition)
+        if known is not None and known.next_part:
+            follows = partial.part == known.next_part
+        else:
+            follows = partial.part == 0 and partial.prev == (None if known is None else known.end)
+        in_order = partial.prev is None or partial.prev <= partial.begin
+        if not (follows and in_order):
+            raise StateGap(partial.source, partial.partition, None if known is None else known.end, partial.prev)
+
+    def _merge_series(self, key: SeriesKey, cells: tuple[Cell, ...], merged_until: EpochUs) -> None:
+        on_time = [cell for cell in cells if cell.end > merged_until]
+        self.tallies["late", key.surface] += sum(cell.pane.events.n for cell in cells if cell.end <= merged_until)
+        if not on_time or key.surface not in self._series:
+            return
+        key = self._admitted(key)
+        series = self._of(key)
+        counted_step = min(self._steps[key.surface], default=None)
+        for cell in on_time:
+            if cell.step not in self._steps[key.surface]:
+                continue
+            panes = series.panes.setdefault(cell.step, {})
+            if cell.slot in panes:
+                panes[cell.slot].merge(cell.pane)
+            else:
+                panes[cell.slot] = cell.pane
+            self._changed_panes.add(PaneId(key, cell.step, cell.slot))
+            if cell.step == counted_step:
+                _count(series.totals, cell.pane)
+
+    def _admitted(self, key: SeriesKey) -> SeriesKey:
+        """The series itself, or its surface's overflow series where the surface is full."""
+        of_surface = self._series[key.surface]
+        if key in of_surface or not key.values or len(of_surface) < self._rules.surfaces[key.surface].max_series:
+            return key
+        overflow = overflow_of(key)
+        if key != overflow:
+            self.tallies["overflow_series", key.surface] += 1
+        return overflow
+
+    def _of(self, key: SeriesKey) -> _Series:
+        of_surface = self._series[key.surface]
+        series = of_surface.get(key)
+        if series is None:
+            series = of_surface[key] = _Series()
+            for rule in self._of_surface[key.surface]:
+                series.progress.setdefault(rule.name, Progress())
+                self._changed_progress.add(ProgressId(key, rule.name))
+        return series
+
+    # -- deciding ---------------------------------------------------------------------------------------
+
+    def decide(self) -> Decisions:
+        """Decide every window that the watermarks have passed since the last call."""
+        decisions = Decisions(transitions=self._ended)
+        self._ended = []
+        for surface in self._rules.surfaces.values():
+            time = self._sources[surface.source].time
+            if time.watermark > BEGINNING and self._has_ripened(surface, time):
+                for key in sorted(self._series[surface.name]):
+                    self._decide_series(surface, key, time, decisions)
+            self._decided[surface.name] = time
+        return decisions
+
+    def _has_ripened(self, surface: Surface, time: SourceTime) -> bool:
+        """Whether some window end was passed since the last time: nothing can be decided in between."""
+        before = self._decided.get(surface.name)
+        if before is None or before.covered != time.covered:
+            return True
+        return any(time.watermark // step > before.watermark // step for step in self._steps[surface.name])
+
+    def _decide_series(self, surface: Surface, key: SeriesKey, time: SourceTime, decisions: Decisions) -> None:
+        series = self._series[surface.name][key]
+        for rule in self._of_surface[surface.name]:
+            known = self._known[rule.name]
+            if known.begin is None:
+                continue
+            progress = series.progress[rule.name]
+            walk = Walk(rule, progress, series.panes.get(rule.every, {}), time, known.begin)
+            walk.run()
+            if walk.decided:
+                self._changed_progress.add(ProgressId(key, rule.name))
+            decisions.verdicts += [(rule, key, window) for window in walk.decided]
+            decisions.transitions += [_transition(rule, surface, key, turn) for turn in walk.turns]
+        self._prune(key, series, time)
+
+    def _prune(self, key: SeriesKey, series: _Series, time: SourceTime) -> None:
+        """Drop the panes that no window will ask for, and the series when nothing of it is left."""
+        for step, panes in series.panes.items():
+            needed = self._needed_from(key, series, step, time)
+            for index in [index for index in panes if (index + 1) * step <= needed]:
+                del panes[index]
+                self._changed_panes.add(PaneId(key, step, index))
+            for index, pane in panes.items():
+                if (index + 1) * step <= time.watermark:
+                    pane.failing = pane.slowest = ()
+        idle = all(progress.next_end is None for progress in series.progress.values())
+        if idle and not any(series.panes.values()):
+            del self._series[key.surface][key]
+            self._changed_progress.update(ProgressId(key, rule) for rule in series.progress)
+
+    def _needed_from(self, key: SeriesKey, series: _Series, step: DurationUs, time: SourceTime) -> EpochUs:
+        """Panes that end at or before this moment are in no window that is still to be decided."""
+        needed = [time.watermark]
+        for rule in self._of_surface[key.surface]:
+            next_end = series.progress[rule.name].next_end
+            if rule.every == step and next_end is not None:
+                needed.append(EpochUs(next_end - rule.window))
+        return EpochUs(min(needed))
+
+    # -- what to write and to show ------------------------------------------------------------------------
+
+    def changes(self) -> Changes:
+        """What changed since the last call."""
+        changes = Changes(sorted(self._changed_panes), sorted(self._changed_progress))
+        self._changed_panes, self._changed_progress = set(), set()
+        return changes
+
+    def pane(self, place: PaneId) -> Pane | None:
+        """The pane at `place`, None when it is not needed any more."""
+        series = self._series.get(place.series.surface, {}).get(place.series)
+        return None if series is None else series.panes.get(place.step, {}).get(place.slot)
+
+    def progress(self, place: ProgressId) -> Progress | None:
+        """The progress of an alert over a series, None when it was forgotten."""
+        series = self._series.get(place.series.surface, {}).get(place.series)
+        return None if series is None else series.progress.get(place.rule)
+
+    def totals(self, key: SeriesKey) -> Totals:
+        """The events of a series by outcome."""
+        series = self._series[key.surface].get(key)
+        return Totals() if series is None else series.totals
+
+    def rule_of(self, place: ProgressId) -> KnownRule:
+        """The rule that a place belongs to: as it was, where it is gone or changed and has no progress now."""
+        if place.rule in self._former and self.progress(place) is None:
+            return self._former[place.rule]
+        return self._known[place.rule]
+
+    @property
+    def sources(self) -> dict[str, SourceState]:
+        """The partitions and the time of each source."""
+        return self._sources
+
+    @property
+    def rules(self) -> dict[str, KnownRule]:
+        """Every rule as judged now."""
+        return self._known
+
+    def places(self) -> Iterable[ProgressId]:
+        """Every alert of every series that is known."""
+        for of_surface in self._series.values():
+            for key, series in of_surface.items():
+                yield from (ProgressId(key, rule) for rule in series.progress)
+
+
+def _count(totals: Totals, pane: Pane) -> None:
+    events = pane.events
+    totals.bad += events.bad
+    totals.good += events.known - events.bad
+    totals.unknown += events.n - events.known
+
+
+def _transition(rule: Rule, surface: Surface, key: SeriesKey, turn: Turn) -> Transition:
+    return Transition(
+        rule=rule, surface=surface, series=key, labels=labels_of(rule, surface, key),
+        key=key_of(rule, surface, key), reason=turn.reason, at=turn.at, starts_at=turn.starts_at,
+        fired_at=turn.fired_at, windows=turn.windows, failing=turn.failing, slowest=turn.slowest,
+    )  # fmt: skip

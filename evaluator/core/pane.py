@@ -1,0 +1,127 @@
+"""Panes: what is kept of the events of one series in one step of time.
+
+A pane holds only integers that can be added, the largest latency, and a little evidence. Merging is
+associative and commutative to the byte: two processes that saw the halves of a pane agree with one that
+saw all of it. A pane never says whether something is wrong; windows of panes do (`verdict.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from heapq import nlargest
+from typing import NamedTuple
+
+from evaluator.core.event import NO_LATENCY, DurationUs, EpochUs
+
+EVIDENCE = 5
+"""Events kept as proof, each of the failing and the slowest: enough to start a search, few enough to carry."""
+
+
+class Evidence(NamedTuple):
+    """One event that an alert can point at. `trace_id` is "" and `latency` NO_LATENCY where absent."""
+
+    time: EpochUs
+    trace_id: str
+    latency: DurationUs | int
+
+
+def by_time(event: Evidence) -> tuple[int, str, int]:
+    """The order of failing events: the newest win."""
+    return (event.time, event.trace_id, event.latency)
+
+
+def by_latency(event: Evidence) -> tuple[int, str, int]:
+    """The order of slow events: the slowest win."""
+    return (event.latency, event.trace_id, event.time)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Counters of events: all, those with a known outcome, the failed, those with a latency, the slow.
+
+    `over[T]` counts the latencies strictly above T microseconds, for each T that a rule names.
+    """
+
+    n: int = 0
+    known: int = 0
+    bad: int = 0
+    lat_n: int = 0
+    over: dict[int, int] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        """Add another's counts. A threshold that only one side counted is no longer known."""
+        self.n += other.n
+        self.known += other.known
+        self.bad += other.bad
+        self.lat_n += other.lat_n
+        self.over = {t: self.over[t] + other.over[t] for t in sorted(self.over.keys() & other.over.keys())}
+
+    def copy(self) -> Counts:
+        """An independent copy."""
+        return Counts(self.n, self.known, self.bad, self.lat_n, dict(self.over))
+
+
+@dataclass(slots=True)
+class Pane:
+    """What is known of one series in `[k * step, (k + 1) * step)`.
+
+    `weighted` counts with the events' weights; `raw` counts events, and is None while every weight was 1.
+    `lat_sum` is weight times latency in microseconds, `lat_max` the largest latency (NO_LATENCY: none).
+    `bins` is the sketch (`sketch.py`). `first` and `last` are the earliest and latest event times.
+    """
+
+    weighted: Counts
+    first: EpochUs
+    last: EpochUs
+    raw: Counts | None = None
+    lat_sum: int = 0
+    lat_max: int = NO_LATENCY
+    bins: dict[int, int] = field(default_factory=dict)
+    failing: tuple[Evidence, ...] = ()
+    slowest: tuple[Evidence, ...] = ()
+
+    @property
+    def events(self) -> Counts:
+        """The counts of events, whatever they weigh."""
+        return self.weighted if self.raw is None else self.raw
+
+    def merge(self, other: Pane) -> None:
+        """Add another pane of the same series and time."""
+        if self.raw is not None or other.raw is not None:
+            self.raw = self.weighted.copy() if self.raw is None else self.raw
+            self.raw.add(other.events)
+        self.weighted.add(other.weighted)
+        self.lat_sum += other.lat_sum
+        self.lat_max = max(self.lat_max, other.lat_max)
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        bins = self.bins
+        for index, count in other.bins.items():
+            bins[index] = bins.get(index, 0) + count
+        self.failing = strongest(self.failing + other.failing, failing=True)
+        self.slowest = strongest(self.slowest + other.slowest, failing=False)
+
+    def copy(self) -> Pane:
+        """An independent copy."""
+        raw = None if self.raw is None else self.raw.copy()
+        return Pane(
+            self.weighted.copy(), self.first, self.last, raw, self.lat_sum, self.lat_max,
+            dict(self.bins), self.failing, self.slowest,
+        )  # fmt: skip
+
+
+def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence, ...]:
+    """The up to five events that prove most, strongest first; the same five in whatever order they came."""
+    return tuple(nlargest(EVIDENCE, events, key=by_time if failing else by_latency))
+
+
+class Cell(NamedTuple):
+    """A pane and where it belongs, `[slot * step, (slot + 1) * step)`: a part of a partial."""
+
+    step: DurationUs
+    slot: int
+    pane: Pane
+
+    @property
+    def end(self) -> EpochUs:
+        """The first moment after the pane."""
+        return EpochUs((self.slot + 1) * self.step)

@@ -1,0 +1,83 @@
+"""The partial: all that stage 1 tells stage 2 about a run of offsets of one partition.
+
+It is a value of the core and the payload of an internal topic (`wire/partial.py` gives it bytes). The chain
+is per shard: `prev` is the `end` of the last partial that was sent to that shard, so that a lost or a
+repeated one is seen at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from evaluator.core.event import EpochUs, SeriesKey, shard_of
+from evaluator.core.watermark import PartitionTime
+
+if TYPE_CHECKING:
+    from evaluator.core.event import DurationUs
+    from evaluator.core.pane import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class IdleAdvance:
+    """A clock's decision: at `offset` the partition was idle and its watermark moved to `until`."""
+
+    offset: int
+    until: EpochUs
+
+
+@dataclass(frozen=True, slots=True)
+class FutureRejection:
+    """A clock's decision: event `index` of the record at `offset` was ahead of the clock."""
+
+    offset: int
+    index: int
+
+
+ClockDecision = IdleAdvance | FutureRejection
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Under which configuration a partial was made."""
+
+    revision: int = 0
+    config: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Stage 1's news of the offsets `[begin, end)` of one source partition.
+
+    `partitions` is how many the topic has. `prev` is None in the first partial to a shard. `lost` are
+    offsets that were given up. `sequence` rises by 1 per committed transaction of the partition, `part`
+    counts the pieces of one that was too large, from 0 to `parts` - 1. `since` is the end of the newest
+    pane filled under an earlier configuration (None: there was none). `counted` are the thresholds that
+    each pane width of a surface counts. `runs` will hold the events of run groups.
+    """
+
+    source: str
+    partition: int
+    partitions: int
+    begin: int
+    end: int
+    sequence: int
+    before: EpochUs
+    time: PartitionTime
+    origin: Origin
+    prev: int | None = None
+    lost: tuple[int, int] | None = None
+    part: int = 0
+    parts: int = 1
+    since: EpochUs | None = None
+    decisions: tuple[ClockDecision, ...] = ()
+    counted: dict[str, dict[DurationUs, tuple[int, ...]]] = field(default_factory=dict)
+    cells: tuple[tuple[SeriesKey, tuple[Cell, ...]], ...] = ()
+    runs: tuple[()] = ()
+
+    def split(self, shards: int) -> list[Partial]:
+        """One partial per shard, each with the cells of the series that it owns."""
+        cells: list[list[tuple[SeriesKey, tuple[Cell, ...]]]] = [[] for _ in range(shards)]
+        for key, of_series in self.cells:
+            cells[shard_of(key, shards)].append((key, of_series))
+        return [replace(self, cells=tuple(of_shard)) for of_shard in cells]

@@ -1,0 +1,132 @@
+"""What is configured, as the core sees it: sources, surfaces, objectives and rules.
+
+Made once by `wire/config` from the rules files, frozen after that. Everything here is a plain value; how an
+event is decoded and matched stays in `wire`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evaluator.core.condition import Condition
+    from evaluator.core.event import DurationUs
+
+
+class Policy(StrEnum):
+    """What a window without data, or without enough of it, does to the streak."""
+
+    HOLD = "hold"
+    OK = "ok"
+    BREACH = "breach"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupField:
+    """A field that splits a surface into series, and the label that carries its value."""
+
+    path: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """Something that has an objective; `group_by` splits it into series."""
+
+    name: str
+    source: str
+    group_by: tuple[GroupField, ...] = ()
+    max_series: int = 1000
+    team: str | None = None
+    owners: tuple[str, ...] = ()
+    owner_source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """An objective over a period. `latency` is the bound of a latency SLI in microseconds, else None."""
+
+    name: str
+    surface: str
+    objective: Fraction
+    period: DurationUs
+    latency: DurationUs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One alert: conditions over a window, and how many of them make a page.
+
+    `window` is a multiple of `every`. `required` breaches among the last `among` windows fire;
+    `among` is None where they must be consecutive. Durations are in microseconds. `definition` is a
+    hash over everything that may change a verdict or the identity of the alert.
+    """
+
+    name: str
+    surface: str
+    severity: str
+    conditions: tuple[Condition, ...]
+    window: DurationUs
+    every: DurationUs
+    required: int
+    among: int | None
+    resolve_after: int
+    max_gap: int
+    expire_after: DurationUs
+    forget_after: DurationUs
+    definition: str
+    slo: str | None = None
+    min_samples: int | None = None
+    min_bad: int = 1
+    no_data: Policy = Policy.HOLD
+    low_traffic: Policy = Policy.HOLD
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A topic and the time behaviour of its producers. All durations in microseconds."""
+
+    name: str
+    topic: str
+    out_of_orderness: DurationUs
+    idle_after: DurationUs
+    max_future: DurationUs
+    dedup: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The whole configuration of the core. Mappings keep config order.
+
+    `max_skew` is how far one partition may run ahead of its source before it is paused (None: the
+    default of twice the longest window, at least 1 h).
+    """
+
+    sources: Mapping[str, Source]
+    surfaces: Mapping[str, Surface]
+    slos: Mapping[str, Slo]
+    rules: Mapping[str, Rule]
+    revision: int
+    hash: str
+    blind_after: DurationUs
+    max_replay_age: DurationUs
+    max_skew: DurationUs | None = None
+
+    def rules_of(self, surface: str) -> tuple[Rule, ...]:
+        """The rules about one surface, in config order."""
+        return tuple(rule for rule in self.rules.values() if rule.surface == surface)
+
+    def steps_of(self, surface: str) -> dict[DurationUs, tuple[int, ...]]:
+        """For each pane width that the surface's rules need, the latency thresholds to count, ascending."""
+        steps: dict[DurationUs, set[int]] = {}
+        for rule in self.rules_of(surface):
+            counted = (condition.counted() for condition in rule.conditions)
+            steps.setdefault(rule.every, set()).update(t for t in counted if t is not None)
+        return {step: tuple(sorted(steps[step])) for step in sorted(steps)}

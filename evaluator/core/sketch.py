@@ -1,0 +1,59 @@
+"""A latency sketch for display: DDSketch bins of 1 % relative accuracy, in integers only.
+
+Verdicts never read it (`verdict.py` counts thresholds exactly); it answers "how slow was it", and it merges
+without error: two sketches added bin by bin are the sketch of all their values.
+
+Source: Masson, Rim, Lee, "DDSketch: a fast and fully-mergeable quantile sketch", PVLDB 12(12), 2019. The
+boundaries are floor(gamma^k) in exact integers, so that every machine puts a value in the same bin.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluator.core.event import MAX_LATENCY, DurationUs, Int64s
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NUMERATOR, _DENOMINATOR = 101, 99
+"""gamma = (1 + a) / (1 - a) for the relative accuracy a = 1 %."""
+
+
+@cache
+def boundaries() -> Int64s:
+    """The upper bound of each bin, ascending: floor(gamma^k) until the largest latency is covered."""
+    bounds: list[int] = []
+    power, scale = 1, 1
+    while not bounds or bounds[-1] < MAX_LATENCY:
+        bounds.append(power // scale)
+        power, scale = power * _NUMERATOR, scale * _DENOMINATOR
+    return np.array(bounds, dtype=np.int64)
+
+
+def bins_of(latencies: Int64s) -> Int64s:
+    """The bin of each latency: the first k with latency <= boundary k."""
+    return np.searchsorted(boundaries(), latencies, side="left")
+
+
+@cache
+def shown(index: int) -> DurationUs:
+    """The value that stands for bin `index`: 2 gamma^k / (gamma + 1), rounded to a microsecond."""
+    gamma = Fraction(_NUMERATOR, _DENOMINATOR)
+    return DurationUs(round(2 * gamma**index / (gamma + 1)))
+
+
+def quantile(bins: Mapping[int, int], q: Fraction) -> DurationUs | None:
+    """Estimate of the nearest-rank quantile at `q` in (0, 1), within 1 %; None when empty."""
+    total = sum(bins.values())
+    rank = -(-q.numerator * total // q.denominator)
+    seen = 0
+    for index in sorted(bins):
+        seen += bins[index]
+        if seen >= rank:
+            return shown(index)
+    return None

@@ -1,0 +1,265 @@
+"""The verdict of one window: what its counts say about a rule.
+
+The order is the contract's (docs/semantics.md, 6): BREACH where a condition is true with enough evidence,
+NO_DATA where there was nothing to measure, INSUFFICIENT where there was too little, else OK. All tests are
+in integers; `>` is strict.
+
+Evidence. A ratio of 1 of 1 proves nothing. A condition `>` on a ratio or quantile must therefore stay true
+on the raw counts *had the missing events up to `min_samples` all been good*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.core import sketch
+from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
+from evaluator.core.event import NO_LATENCY, EpochUs
+from evaluator.core.pane import Counts
+from evaluator.core.rule import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from evaluator.core.pane import Pane
+    from evaluator.core.rule import Rule
+
+
+class Verdict(StrEnum):
+    """What a decided window says."""
+
+    BREACH = "BREACH"
+    OK = "OK"
+    NO_DATA = "NO_DATA"
+    INSUFFICIENT = "INSUFFICIENT"
+
+
+class Effect(StrEnum):
+    """What a window does to the streak: the verdict after the rule's policies."""
+
+    BREACH = "breach"
+    OK = "ok"
+    HELD = "held"
+
+
+@dataclass(slots=True)
+class Totals:
+    """The panes of one window added up."""
+
+    weighted: Counts
+    events: Counts
+    lat_sum: int = 0
+    lat_max: int = NO_LATENCY
+    bins: dict[int, int] | None = None
+
+
+class Value(NamedTuple):
+    """What a condition measured: a ratio, microseconds or a count, None with nothing to measure."""
+
+    name: str
+    value: Fraction | None
+    is_latency: bool
+    is_estimate: bool
+
+
+class Window(NamedTuple):
+    """One decided window, or a run of `length` equal ones of which `until` is the last end."""
+
+    start: EpochUs
+    end: EpochUs
+    verdict: Verdict
+    effect: Effect
+    breached: tuple[str, ...]
+    values: tuple[Value, ...]
+    n: int
+    bad: int
+    length: int = 1
+    until: EpochUs | None = None
+
+    @property
+    def last_end(self) -> EpochUs:
+        """The end of the run."""
+        return self.end if self.until is None else self.until
+
+    def absorbs(self, later: Window) -> bool:
+        """Whether `later` continues this run of windows that changed nothing, or held nothing."""
+        alike = self.effect is Effect.HELD or self.n == 0
+        return alike and later.start > self.start and self[2:8] == later[2:8]
+
+    def extended(self, later: Window) -> Window:
+        """This run with `later` at its end."""
+        return self._replace(length=self.length + later.length, until=later.last_end)
+
+
+def total(panes: Iterable[Pane], thresholds: tuple[int, ...]) -> Totals:
+    """Add up the panes of a window. An empty window has all counters at 0."""
+    zero = dict.fromkeys(thresholds, 0)
+    sums = Totals(Counts(over=zero), Counts(over=zero), bins={})
+    bins = sums.bins = {}
+    for pane in panes:
+        sums.weighted.add(pane.weighted)
+        sums.events.add(pane.events)
+        sums.lat_sum += pane.lat_sum
+        sums.lat_max = max(sums.lat_max, pane.lat_max)
+        for index, count in pane.bins.items():
+            bins[index] = bins.get(index, 0) + count
+    return sums
+
+
+def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Totals) -> Window:
+    """The verdict of the window `[start, end)` of one series."""
+    breached = tuple(c.text for c in rule.conditions if is_true(c, sums.weighted, sums) and has_evidence(rule, c, sums))
+    verdict = Verdict.BREACH if breached else _without_breach(rule, sums)
+    effect = _effect(rule, verdict, sums)
+    if effect is Effect.BREACH and not breached:
+        breached = tuple(c.text for c in rule.conditions if is_true(c, sums.weighted, sums))
+    values = tuple(measure(c, sums) for c in rule.conditions)
+    return Window(start, end, verdict, effect, breached, values, sums.weighted.n, sums.weighted.bad)
+
+
+def _without_breach(rule: Rule, sums: Totals) -> Verdict:
+    measured = [c for c in rule.conditions if c.kind is not Kind.REQUEST_COUNT]
+    if measured and all(sample(c, sums.weighted) == 0 for c in measured):
+        return Verdict.NO_DATA
+    sampled = [c for c in rule.conditions if c.kind not in COUNTS]
+    unproven = any(is_true(c, sums.weighted, sums) for c in rule.conditions)
+    if unproven or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
+        return Verdict.INSUFFICIENT
+    return Verdict.OK
+
+
+def _effect(rule: Rule, verdict: Verdict, sums: Totals) -> Effect:
+    match verdict:
+        case Verdict.BREACH:
+            return Effect.BREACH
+        case Verdict.OK:
+            return Effect.OK
+        case Verdict.NO_DATA:
+            return _POLICY[rule.no_data]
+        case Verdict.INSUFFICIENT:
+            effect = _POLICY[rule.low_traffic]
+            proven = effect is not Effect.BREACH or any(is_true(c, sums.weighted, sums) for c in rule.conditions)
+            return effect if proven else Effect.HELD
+
+
+_POLICY = {Policy.HOLD: Effect.HELD, Policy.OK: Effect.OK, Policy.BREACH: Effect.BREACH}
+
+
+def sample(condition: Condition, counts: Counts) -> int:
+    """How many events the condition measures."""
+    match condition.kind:
+        case Kind.ERROR_RATIO | Kind.ERROR_COUNT:
+            return counts.known
+        case Kind.REQUEST_COUNT:
+            return counts.n
+        case Kind.QUANTILE | Kind.MEAN | Kind.MAX | Kind.SLOW_RATIO:
+            return counts.lat_n
+
+
+def is_true(condition: Condition, counts: Counts, sums: Totals, missing: int = 0) -> bool:
+    """Whether the condition holds on `counts`, had there been `missing` more good events."""
+    if sample(condition, counts) == 0 and condition.kind is not Kind.REQUEST_COUNT:
+        return False
+    if condition.op in {Op.LT, Op.LE}:
+        return not _exceeds(condition, counts, sums, missing, strict=condition.op is Op.LE)
+    return _exceeds(condition, counts, sums, missing, strict=condition.op is Op.GT)
+
+
+def _exceeds(condition: Condition, counts: Counts, sums: Totals, missing: int, *, strict: bool) -> bool:
+    """The exact test for `> t` (strict) or `>= t`."""
+    t = condition.threshold
+    match condition.kind:
+        case Kind.ERROR_RATIO:
+            left, right = counts.bad * t.denominator, t.numerator * (counts.known + missing)
+        case Kind.SLOW_RATIO:
+            left = counts.over[_counted(condition)] * t.denominator
+            right = t.numerator * (counts.lat_n + missing)
+        case Kind.QUANTILE:
+            size = counts.lat_n + missing
+            # Nearest rank: the quantile is above T iff more values are above T than stand behind the rank.
+            return counts.over[_counted(condition)] > size - rank(condition.q or Fraction(0), size)
+        case Kind.ERROR_COUNT:
+            left, right = counts.bad, int(t)
+        case Kind.REQUEST_COUNT:
+            left, right = counts.n, int(t)
+        case Kind.MEAN:
+            left, right = sums.lat_sum, int(t) * counts.lat_n
+        case Kind.MAX:
+            left, right = sums.lat_max, int(t)
+    return left > right if strict else left >= right
+
+
+def rank(q: Fraction, size: int) -> int:
+    """ceil(q * size): which of the ascending values is the quantile, counted from 1."""
+    return -(-q.numerator * size // q.denominator)
+
+
+def _counted(condition: Condition) -> int:
+    threshold = condition.counted()
+    assert threshold is not None
+    return threshold
+
+
+def has_evidence(rule: Rule, condition: Condition, sums: Totals) -> bool:
+    """Whether enough events stand behind a true condition."""
+    if condition.kind in COUNTS:
+        return True
+    events, needed = sums.events, min_samples(rule, condition)
+    padded = condition.op in {Op.GT, Op.GE} and condition.kind not in {Kind.MEAN, Kind.MAX}
+    if not padded:
+        return sample(condition, events) >= needed
+    if condition.kind in RATIOS and _failed(condition, events) < rule.min_bad:
+        return False
+    return is_true(condition, events, sums, missing=max(0, needed - sample(condition, events)))
+
+
+def _failed(condition: Condition, counts: Counts) -> int:
+    return counts.bad if condition.kind is Kind.ERROR_RATIO else counts.over[_counted(condition)]
+
+
+def min_samples(rule: Rule, condition: Condition) -> int:
+    """How many events the condition needs: the rule's own number, else so many that one cannot page alone."""
+    if rule.min_samples is not None:
+        return rule.min_samples
+    t = condition.threshold
+    if condition.kind in RATIOS and t > 0:
+        if condition.op is Op.GT:
+            return -(-t.denominator // t.numerator)
+        if condition.op is Op.GE:
+            return t.denominator // t.numerator + 1
+    if condition.q is not None and condition.op in {Op.GT, Op.GE}:
+        tail = min(condition.q, 1 - condition.q)
+        return -(-10 * tail.denominator // tail.numerator)
+    return 1
+
+
+def measure(condition: Condition, sums: Totals) -> Value:
+    """The value that a reader is shown."""
+    counts = sums.weighted
+    value: Fraction | None = None
+    if sample(condition, counts) > 0 or condition.kind is Kind.REQUEST_COUNT:
+        value = _measured(condition, counts, sums)
+    is_latency = condition.kind in {Kind.QUANTILE, Kind.MEAN, Kind.MAX}
+    return Value(condition.name, value, is_latency, condition.kind is Kind.QUANTILE)
+
+
+def _measured(condition: Condition, counts: Counts, sums: Totals) -> Fraction | None:
+    match condition.kind:
+        case Kind.ERROR_RATIO:
+            return Fraction(counts.bad, counts.known)
+        case Kind.SLOW_RATIO:
+            return Fraction(counts.over[_counted(condition)], counts.lat_n)
+        case Kind.ERROR_COUNT:
+            return Fraction(counts.bad)
+        case Kind.REQUEST_COUNT:
+            return Fraction(counts.n)
+        case Kind.MEAN:
+            return Fraction(sums.lat_sum, counts.lat_n)
+        case Kind.MAX:
+            return Fraction(sums.lat_max)
+        case Kind.QUANTILE:
+            estimate = sketch.quantile(sums.bins or {}, condition.q or Fraction(0))
+            return None if estimate is None else Fraction(estimate)

@@ -1,0 +1,52 @@
+"""Errors that a caller can act on.
+
+Bad input data is never an exception (it is a `Rejection` value). An exception here means that the world
+is broken: the configuration, the state or the log. Each class composes its own message, which says what,
+where and what to do, and knows the process exit code that the command line answers with.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EvaluatorError(Exception):
+    """Base of every error that ends in one clear line instead of a traceback."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class ConfigError(EvaluatorError):
+    """The rules or settings cannot be used. One message may hold several findings, a line each."""
+
+    exit_code = 1
+
+
+class UsageError(EvaluatorError):
+    """The command was called with arguments that do not fit together."""
+
+    exit_code = 2
+
+
+class KafkaUnreachable(EvaluatorError):
+    """No broker answers, or none lets us in."""
+
+    exit_code = 4
+
+
+class StateRefused(EvaluatorError):
+    """Stored state cannot be continued safely; nothing was emitted."""
+
+    exit_code = 78
+
+
+class StateGap(StateRefused):
+    """A partial is missing between two that arrived. Nothing may be decided past it."""
+
+    def __init__(self, source: str, partition: int, expected: int | None, found: int | None) -> None:
+        self.source, self.partition, self.expected, self.found = source, partition, expected, found
+        super().__init__(
+            f"source {source} partition {partition}: the next partial must follow offset {expected}, "
+            f"but it follows {found}; a partial was lost or repeated, so this shard decides nothing more. "
+            f"Compare the internal topics with a backup, or start afresh under a new app_id"
+        )

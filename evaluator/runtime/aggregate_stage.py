@@ -1,0 +1,345 @@
+"""Stage 1 as the task sees it: records of a source partition in, partials out.
+
+Everything clock-like is decided here and recorded: when an idle partition's watermark moves, and which
+events only our clock calls future ones. A replay is given those decisions and takes none itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.core.aggregate import Aggregator
+from evaluator.core.event import SECOND, EpochUs
+from evaluator.core.partial import FutureRejection, IdleAdvance
+from evaluator.core.watermark import BEGINNING
+from evaluator.errors import StateRefused
+from evaluator.runtime.log.port import Outgoing, Partition
+from evaluator.runtime.task import Outbox
+from evaluator.wire import partial as partial_wire
+from evaluator.wire import progress as progress_wire
+from evaluator.wire.dead_letter import dead_letter
+from evaluator.wire.decode import SourceDecoder
+from evaluator.wire.progress import LastRecord, SourceProgress
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Sequence
+
+    from evaluator.core.partial import ClockDecision, Partial
+    from evaluator.core.rule import Source
+    from evaluator.core.watermark import PartitionTime
+    from evaluator.runtime.log.port import Fetched, Record
+    from evaluator.runtime.topics import Topics
+    from evaluator.wire.config.load import Config
+    from evaluator.wire.decode import Decoded, Rejection
+
+COMMIT_EARLY = 16 * 1024 * 1024
+"""Bytes of pending partial at which a commit does not wait for its interval: bounds memory and transaction."""
+
+LONGEST_PAUSE = 10 * SECOND
+"""Fetches further apart than this are not one uninterrupted observation of an idle partition."""
+
+
+class Timing(NamedTuple):
+    """How often to commit, and whether this process may consult its clock (a replay may not)."""
+
+    commit_interval: int
+    uses_clock: bool = True
+
+
+class Observed(NamedTuple):
+    """Since when a partition has been seen at its end without a new event, and when it was last looked at."""
+
+    since: EpochUs
+    last: EpochUs
+
+
+class AggregateStage:
+    """One source partition. `decisions` are the recorded ones of an earlier run, for a replay."""
+
+    name = "aggregate"
+
+    def __init__(
+        self, config: Config, source: str, partition: int, partitions: int, shards: int, topics: Topics,
+        timing: Timing, tallies: Counter[tuple[str, ...]], decisions: Sequence[ClockDecision] = (),
+    ) -> None:  # fmt: skip
+        self.tallies = tallies
+        self.lag = 0
+        self.source: Source = config.rules.sources[source]
+        self.input = Partition(self.source.topic, partition)
+        self.own = Partition(topics.progress(source), partition)
+        self.transactional_id = f"{topics.app_id}.aggregate.{source}.{partition}"
+        self._rules, self._topics, self._shards, self._timing = config.rules, topics, shards, timing
+        self._decoder = SourceDecoder(config.sources[source])
+        self._steps = sorted({rule.every for rule in config.rules.rules.values() if self._is_ours(rule.surface)})
+        self._aggregator = self._fresh(partitions, 0)
+        self._progress: SourceProgress | None = None
+        self._idle_advances = [d for d in decisions if isinstance(d, IdleAdvance)]
+        self._known_future = {(d.offset, d.index) for d in decisions if isinstance(d, FutureRejection)}
+        self._letters: list[Outgoing] = []
+        self._last: LastRecord | None = None
+        self._clock_rejected: list[FutureRejection] = []
+        self._observed: Observed | None = None
+        self._announced = BEGINNING
+        self._announce = True
+        self._committed_at = EpochUs(0)
+        self._prime_until = 0
+        self._read_from = 0
+
+    def _is_ours(self, surface: str) -> bool:
+        return self._rules.surfaces[surface].source == self.source.name
+
+    def _fresh(self, partitions: int, start: int, time: PartitionTime | None = None) -> Aggregator:
+        return Aggregator(self._rules, self.source, self.input.index, partitions, self._shards, start, time)
+
+    @property
+    def next_offset(self) -> int:
+        """Where to read on; deduplication reads the offsets before its restart once more."""
+        return self._read_from
+
+    @property
+    def watermark(self) -> EpochUs:
+        """The partition's watermark."""
+        return self._aggregator.time.watermark
+
+    # -- taking over ------------------------------------------------------------------------------------
+
+    def sequence_of(self, records: Sequence[Record]) -> int | None:
+        """The newest committed sequence."""
+        progress = _newest(records)
+        return None if progress is None else progress.sequence
+
+    def last_offset(self, records: Sequence[Record]) -> int | None:
+        """The offset of the record consumed last."""
+        progress = _newest(records)
+        return None if progress is None or progress.last is None else progress.last.offset
+
+    def restore(self, records: Sequence[Record], bounds: tuple[int, int], last: Record | None) -> None:
+        """Continue where the newest progress record stands. Raises `StateRefused` where that is unsafe."""
+        progress = _newest(records)
+        self._progress = progress
+        if progress is None:
+            self._aggregator = self._fresh(self._aggregator.partitions, bounds[0])
+            self._read_from = bounds[0]
+            return
+        self._check(progress, bounds, last)
+        partitions = max(self._aggregator.partitions, progress.partitions)
+        self._aggregator = self._fresh(partitions, progress.next_offset, replace(progress.time))
+        self._aggregator.newest_pane_end = progress.newest_pane_end
+        self._last = progress.last
+        self._clock_rejected = [FutureRejection(*place) for place in progress.clock_rejected]
+        self._known_future |= set(progress.clock_rejected)
+        self._prime_until = progress.next_offset
+        self._read_from = max(bounds[0], progress.next_offset - self.source.dedup)
+
+    def _check(self, progress: SourceProgress, bounds: tuple[int, int], last: Record | None) -> None:
+        where = f"source {self.source.name} ({self.input.topic}/{self.input.index})"
+        beginning, end = bounds
+        if progress.shards != self._shards:
+            _refuse(f"{where}: ran with {progress.shards} shards, now {self._shards}; shards cannot be changed "
+                    f"under one app_id: set EVALUATOR_SHARDS={progress.shards} or use a new app_id")  # fmt: skip
+        if progress.topic != self.input.topic:
+            _refuse(f"{where}: its progress was made on topic {progress.topic}; name the source anew")
+        if progress.revision > self._rules.revision:
+            _refuse(f"{where}: revision {progress.revision} of the rules ran before, this is revision "
+                    f"{self._rules.revision}; raise `revision` above it to go back on purpose")  # fmt: skip
+        if progress.revision == self._rules.revision > 0 and progress.config != self._rules.hash:
+            _refuse(f"{where}: two configurations call themselves revision {progress.revision} "
+                    f"({progress.config} ran, this is {self._rules.hash}); raise `revision`")  # fmt: skip
+        if progress.next_offset < beginning:
+            _refuse(f"{where}: offsets {progress.next_offset} to {beginning} were deleted before they were read; "
+                    f"start once with --accept-data-loss to go on with a gap in coverage")  # fmt: skip
+        if progress.next_offset > end or _differs(progress.last, last):
+            _refuse(f"{where}: the log is not the one that was read (offset {progress.next_offset} of {end}); "
+                    f"the topic was recreated: use a new source name or app_id")  # fmt: skip
+
+    # -- steady -----------------------------------------------------------------------------------------
+
+    def apply(self, fetched: Fetched) -> None:
+        """Decode and add what was fetched, applying recorded decisions at their offsets."""
+        records = fetched.records
+        if self._prime_until > self._read_from:
+            records = self._primed(records)
+        rows = 0
+        while self._idle_advances and self._idle_advances[0].offset <= fetched.next_offset:
+            advance = self._idle_advances.pop(0)
+            split = next((n for n in range(rows, len(records)) if records[n].offset >= advance.offset), len(records))
+            self._add(records[rows:split], max(advance.offset, self._aggregator.next_offset), fetched.at)
+            self._aggregator.idle(advance.until)
+            rows = split
+        accepted = self._add(records[rows:], fetched.next_offset, fetched.at)
+        self._read_from = fetched.next_offset
+        self.lag = max(0, fetched.high_watermark - fetched.next_offset)
+        if self._timing.uses_clock:
+            self._observe(fetched, accepted=accepted)
+
+    def _primed(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Show the records before the restart to the deduplication only; returns the others."""
+        again = [record for record in records if record.offset < self._prime_until]
+        self._decoder.prime(again, self._known_future)
+        return records[len(again) :]
+
+    def _add(self, records: Sequence[Record], next_offset: int, now: EpochUs) -> bool:
+        if next_offset <= self._aggregator.next_offset and not records:
+            return False
+        clock = now if self._timing.uses_clock else None
+        decoded = self._decoder.decode(records, self._aggregator.table, clock, self._known_future)
+        first = records[0].offset if records else next_offset
+        by_clock = [FutureRejection(r.offset, r.index) for r in decoded.rejections if r.by_clock]
+        self._aggregator.add(decoded.events, first, next_offset, by_clock)
+        self._clock_rejected += by_clock
+        if records:
+            newest = records[-1]
+            self._last = LastRecord(newest.offset, newest.timestamp or 0, progress_wire.checksum_of(newest.value))
+        self._count(decoded)
+        if decoded.rejections:
+            by_offset = {record.offset: record for record in records}
+            self._letters += [self._letter(r, by_offset[r.offset]) for r in decoded.rejections]
+        return len(decoded.events) > 0
+
+    def _letter(self, rejection: Rejection, record: Record) -> Outgoing:
+        letter = dead_letter(
+            key=record.key, value=record.value, topic=self.input.topic, partition=self.input.index,
+            offset=rejection.offset, index=rejection.index, reason=rejection.reason.value, detail=rejection.detail,
+        )  # fmt: skip
+        return Outgoing(self._topics.dlq, letter.key, letter.value, headers=letter.headers)
+
+    def _count(self, decoded: Decoded) -> None:
+        name, tallies = self.source.name, self.tallies
+        tallies["records", name, "ok"] += decoded.ok
+        tallies["records", name, "skipped"] += decoded.skipped
+        tallies["records", name, "rejected"] += len(decoded.rejections)
+        tallies["unmatched", name] += decoded.unmatched
+        tallies["duplicates", name] += decoded.duplicates
+        tallies["bad_latency", name] += decoded.bad_latencies
+        tallies["oversized_groups", name] += decoded.oversized_groups
+        for rejection in decoded.rejections:
+            tallies["rejected", name, rejection.reason.value] += 1
+
+    def _observe(self, fetched: Fetched, *, accepted: bool) -> None:
+        """Let an idle partition's watermark follow the clock: observed time only (docs/semantics.md, 3)."""
+        at_end = fetched.next_offset >= fetched.high_watermark
+        before = self._observed
+        if not at_end:
+            self._observed = None
+            return
+        if accepted or before is None or fetched.at - before.last > LONGEST_PAUSE:
+            self._observed = Observed(fetched.at, fetched.at)
+            return
+        self._observed = Observed(before.since, fetched.at)
+        if fetched.at - before.since >= self.source.idle_after:
+            self._aggregator.idle(EpochUs(fetched.at - self.source.out_of_orderness))
+
+    def interrupted(self) -> None:
+        """A fetch failed or the partition was away: observation of idleness begins anew."""
+        self._observed = None
+
+    def finish(self, until: EpochUs) -> None:
+        """The input ended: its watermark moves to `until` (docs/semantics.md, 13)."""
+        self._aggregator.idle(until)
+
+    @property
+    def newest(self) -> EpochUs | None:
+        """The largest accepted event time, None before the first event."""
+        return self._aggregator.newest
+
+    # -- committing -------------------------------------------------------------------------------------
+
+    def due(self, now: EpochUs) -> bool:
+        """Whether there is something new, and the interval has passed or the outbox is getting large."""
+        if not self._has_news():
+            return False
+        return now - self._committed_at >= self._timing.commit_interval or self._weight() >= COMMIT_EARLY
+
+    def _weight(self) -> int:
+        return self._aggregator.weight + sum(len(letter.value or b"") + 512 for letter in self._letters)
+
+    def _has_news(self) -> bool:
+        progress = self._progress
+        if progress is None or progress.config != self._rules.hash:
+            return True
+        return self._aggregator.next_offset > progress.next_offset or self._passed_a_window_end()
+
+    def _passed_a_window_end(self) -> bool:
+        """Whether a shard could decide something by this partition's watermark alone."""
+        now = self._aggregator.time.watermark
+        return any(now // step > self._announced // step for step in self._steps)
+
+    def freeze(self, now: EpochUs) -> Outbox | None:
+        """The partials of this commit, dead letters, and the progress that goes with them."""
+        if not self._has_news():
+            return None
+        self._committed_at = now
+        before = self._progress
+        if before is None:
+            return self._genesis()
+        new_config = before.config != self._rules.hash
+        everywhere = self._announce or new_config or self._passed_a_window_end()
+        sent = dict(before.sent)
+        partial = replace(self._aggregator.take(), sequence=before.sequence + 1, since=self._since(before))
+        self.tallies.update(self._aggregator.tallies)
+        self._aggregator.tallies.clear()
+        records = [
+            record
+            for shard, of_shard in enumerate(partial.split(self._shards))
+            if everywhere or of_shard.cells
+            for record in self._partials(shard, of_shard, sent)
+        ]
+        if everywhere:
+            self._announced, self._announce = partial.time.watermark, False
+        self._progress = self._progress_after(partial.sequence, sent)
+        letters, self._letters = self._letters, []
+        return Outbox(partial.sequence, [*records, *letters, self._progress_record(self._progress)])
+
+    def _since(self, before: SourceProgress) -> EpochUs | None:
+        """In the first commit under a new config: where the panes filled under the old one end."""
+        if before.config == self._rules.hash or before.newest_pane_end == BEGINNING:
+            return None
+        return before.newest_pane_end
+
+    def _partials(self, shard: int, partial: Partial, sent: dict[int, int]) -> list[Outgoing]:
+        chained = replace(partial, prev=sent.get(shard))
+        sent[shard] = partial.end
+        key = f"{self.source.name}/{self.input.index}".encode()
+        return [Outgoing(self._topics.partials, key, value, shard) for value in partial_wire.encode(chained)]
+
+    def _genesis(self) -> Outbox:
+        """The first transaction of a partition pins where its reading began, before any record is applied."""
+        self._progress = self._progress_after(0, {})
+        return Outbox(0, [self._progress_record(self._progress)])
+
+    def _progress_after(self, sequence: int, sent: dict[int, int]) -> SourceProgress:
+        position = self._aggregator.position()
+        oldest = position.next_offset - self.source.dedup
+        self._clock_rejected = [r for r in self._clock_rejected if r.offset >= oldest] if self.source.dedup else []
+        return SourceProgress(
+            sequence=sequence, topic=self.input.topic, partitions=self._aggregator.partitions,
+            next_offset=position.next_offset, time=replace(position.time), newest_pane_end=position.newest_pane_end,
+            sent=sent, revision=self._rules.revision, config=self._rules.hash, shards=self._shards, last=self._last,
+            clock_rejected=tuple((r.offset, r.index) for r in self._clock_rejected),
+        )  # fmt: skip
+
+    def _progress_record(self, progress: SourceProgress) -> Outgoing:
+        key = progress_wire.key_of(self.input.index)
+        return Outgoing(self.own.topic, key, progress_wire.encode(progress), self.own.index)
+
+    def committed(self, now: EpochUs) -> None:
+        """Nothing to do: what was frozen is already the progress."""
+
+
+def _newest(records: Sequence[Record]) -> SourceProgress | None:
+    stored = next((record.value for record in reversed(records) if record.value is not None), None)
+    return None if stored is None else progress_wire.decode(stored)
+
+
+def _differs(stored: LastRecord | None, found: Record | None) -> bool:
+    """Whether the record at the last consumed offset is another one now. A compacted one tells nothing."""
+    if stored is None or found is None:
+        return False
+    same = LastRecord(found.offset, found.timestamp or 0, progress_wire.checksum_of(found.value))
+    return same != stored
+
+
+def _refuse(message: str) -> None:
+    raise StateRefused(message)

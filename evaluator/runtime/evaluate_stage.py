@@ -1,0 +1,213 @@
+"""Stage 2 as the task sees it: partials of one shard in, transitions, status and state out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.core.evaluate import Decisions, Evaluator
+from evaluator.core.event import EpochUs
+from evaluator.errors import StateRefused
+from evaluator.runtime.log.port import Outgoing, Partition
+from evaluator.runtime.task import Outbox
+from evaluator.wire import partial as partial_wire
+from evaluator.wire import record as record_wire
+from evaluator.wire import state as state_wire
+from evaluator.wire.record import Input, Publisher
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator, Sequence
+
+    from evaluator.core.alert import Transition
+    from evaluator.core.evaluate import Changes, SourceState
+    from evaluator.core.rule import RuleSet
+    from evaluator.runtime.log.port import Fetched, Record
+    from evaluator.runtime.topics import Topics
+
+
+class Publishing(NamedTuple):
+    """What stage 2 writes, and when. A replay publishes nothing as late: it has no clock."""
+
+    publisher: Publisher
+    state_interval: int
+    verdicts: bool = False
+    marks_late: bool = True
+
+
+class EvaluateStage:
+    """One shard."""
+
+    name = "evaluate"
+
+    def __init__(
+        self, rules: RuleSet, shard: int, shards: int, topics: Topics, publishing: Publishing,
+        tallies: Counter[tuple[str, ...]],
+    ) -> None:  # fmt: skip
+        self.tallies = tallies
+        self.alert_delays: list[int] = []
+        self.input = Partition(topics.partials, shard)
+        self.own = Partition(topics.state, shard)
+        self.transactional_id = f"{topics.app_id}.evaluate.{shard}"
+        self.next_offset = 0
+        self._rules, self._shards, self._topics, self._publishing = rules, shards, topics, publishing
+        self._evaluator = Evaluator(rules)
+        self._meta: state_wire.Meta | None = None
+        self._decided = Decisions()
+        self._unpublished: list[Transition] = []
+        self._committed_at = EpochUs(0)
+
+    @property
+    def sources(self) -> dict[str, SourceState]:
+        """What this shard knows of each source: watermark, coverage, partitions."""
+        return self._evaluator.sources
+
+    # -- taking over ------------------------------------------------------------------------------------
+
+    def sequence_of(self, records: Sequence[Record]) -> int | None:
+        """The newest committed sequence."""
+        meta, _ = state_wire.restore((record.key or b"", record.value) for record in records if _is_meta(record))
+        return None if meta is None else meta.sequence
+
+    def last_offset(self, _records: Sequence[Record]) -> int | None:
+        """The partials carry their own chain; no record needs to be looked at again."""
+        return None
+
+    def restore(self, records: Sequence[Record], bounds: tuple[int, int], _last: Record | None) -> None:
+        """Continue with the stored state. Raises `StateRefused` where that is unsafe."""
+        meta, snapshot = state_wire.restore((record.key or b"", record.value) for record in records)
+        self._meta = meta
+        if meta is None:
+            self._evaluator = Evaluator(self._rules)
+            self.next_offset = bounds[0]
+            return
+        self._check(meta, bounds)
+        self._evaluator = Evaluator(self._rules, snapshot)
+        self.next_offset = meta.next_offset
+        self._take_decisions()
+
+    def _check(self, meta: state_wire.Meta, bounds: tuple[int, int]) -> None:
+        where = f"shard {self.input.index} ({self.own.topic})"
+        message = None
+        if meta.shards != self._shards:
+            message = (f"ran with {meta.shards} shards, now {self._shards}; shards cannot be changed under one "
+                       f"app_id: set EVALUATOR_SHARDS={meta.shards} or use a new app_id")  # fmt: skip
+        elif meta.revision > self._rules.revision:
+            message = (f"revision {meta.revision} of the rules ran before, this is revision {self._rules.revision}; "
+                       f"raise `revision` above it to go back on purpose")  # fmt: skip
+        elif not bounds[0] <= meta.next_offset <= bounds[1]:
+            message = (f"its next partial is at offset {meta.next_offset}, the log holds {bounds[0]} to {bounds[1]}; "
+                       f"partials were deleted or the topic recreated: use a new app_id")  # fmt: skip
+        if message is not None:
+            raise StateRefused(f"{where}: {message}")
+
+    # -- steady -----------------------------------------------------------------------------------------
+
+    def apply(self, fetched: Fetched) -> None:
+        """Merge the partials that were fetched, and decide what they ripened."""
+        for record in fetched.records:
+            if record.value is not None:
+                self._evaluator.merge(partial_wire.decode(record.value))
+        self.next_offset = fetched.next_offset
+        if fetched.records:
+            self._take_decisions()
+
+    def _take_decisions(self) -> None:
+        decided = self._evaluator.decide()
+        self._decided.transitions += decided.transitions
+        if self._publishing.verdicts:
+            self._decided.verdicts += decided.verdicts
+
+    # -- committing -------------------------------------------------------------------------------------
+
+    def due(self, now: EpochUs) -> bool:
+        """At once when there are transitions, else every so often while there is something new."""
+        if self._decided.transitions or self._is_new_config():
+            return True
+        moved = self._meta is None or self.next_offset > self._meta.next_offset
+        return moved and now - self._committed_at >= self._publishing.state_interval
+
+    def _is_new_config(self) -> bool:
+        return self._meta is None or self._meta.config != self._rules.hash
+
+    def freeze(self, now: EpochUs) -> Outbox | None:
+        """Transitions, status, verdicts, what changed of the state, and the progress that goes with them."""
+        moved = self._meta is None or self.next_offset > self._meta.next_offset
+        if not (moved or self._decided.transitions or self._is_new_config()):
+            return None
+        self._committed_at = now
+        decided, self._decided = self._decided, Decisions()
+        sequence = 0 if self._meta is None else self._meta.sequence + 1
+        self._meta = state_wire.Meta(
+            sequence=sequence, next_offset=self.next_offset, shards=self._shards, revision=self._rules.revision,
+            config=self._rules.hash, sources=self._evaluator.sources, rules=self._evaluator.rules,
+        )  # fmt: skip
+        changes = self._evaluator.changes()
+        records = [
+            *(self._alert(transition, now) for transition in decided.transitions),
+            *self._verdicts(decided),
+            *self._status(changes, now),
+            *self._state(changes),
+            Outgoing(self.own.topic, state_wire.META_KEY, state_wire.encode_meta(self._meta), self.own.index),
+        ]
+        self._unpublished = decided.transitions
+        return Outbox(sequence, records)
+
+    def _alert(self, transition: Transition, now: EpochUs) -> Outgoing:
+        publishing = self._publishing
+        late = publishing.marks_late and now - transition.at > self._rules.max_replay_age
+        record = record_wire.alert_record(transition, publishing.publisher, self._inputs(transition), late=late)
+        headers = record_wire.alert_headers(transition, publishing.publisher)
+        key = transition.key.encode("utf-8", "replace")
+        return Outgoing(self._topics.alerts, key, record_wire.dumps(record), headers=headers)
+
+    def _inputs(self, transition: Transition) -> list[Input]:
+        """Where the events of the windows shown are: from the last crumb before them to what was read."""
+        source = self._rules.sources.get(transition.surface.source)
+        if source is None:
+            return []
+        start = min((window.start for window in transition.windows), default=transition.starts_at)
+        inputs = []
+        for index, partition in sorted(self._evaluator.sources[source.name].partitions.items()):
+            begin = max((crumb.end for crumb in partition.trail if crumb.newest < start), default=0)
+            inputs.append(Input(source.topic, index, begin, partition.end))
+        return inputs
+
+    def _verdicts(self, decided: Decisions) -> Iterator[Outgoing]:
+        for rule, series, window in decided.verdicts:
+            record = record_wire.verdict_record(rule, self._rules.surfaces[rule.surface], series, window)
+            yield Outgoing(self._topics.verdicts, record["key"].encode("utf-8", "replace"), record_wire.dumps(record))
+
+    def _status(self, changes: Changes, now: EpochUs) -> Iterator[Outgoing]:
+        for place in changes.progress:
+            known, progress = self._evaluator.rule_of(place), self._evaluator.progress(place)
+            key = record_wire.key_of(known.rule, known.surface, place.series).encode("utf-8", "replace")
+            value = None
+            if progress is not None:
+                source = self._evaluator.sources[known.surface.source]
+                totals = self._evaluator.totals(place.series)
+                value = record_wire.dumps(
+                    record_wire.status_record(known, place.series, progress, totals, source, now)
+                )
+            yield Outgoing(self._topics.status, key, value)
+
+    def _state(self, changes: Changes) -> Iterator[Outgoing]:
+        for pane_place in changes.panes:
+            key, value = state_wire.pane_record(pane_place, self._evaluator.pane(pane_place))
+            yield Outgoing(self.own.topic, key, value, self.own.index)
+        for place in changes.progress:
+            totals = self._evaluator.totals(place.series) if place.series.surface in self._rules.surfaces else None
+            key, value = state_wire.progress_record(place, self._evaluator.progress(place), totals)
+            yield Outgoing(self.own.topic, key, value, self.own.index)
+
+    def committed(self, now: EpochUs) -> None:
+        """The transitions of the last outbox are visible: count them."""
+        for transition in self._unpublished:
+            self.tallies["alerts", transition.status] += 1
+            self.alert_delays.append(now - transition.at)
+        self._unpublished = []
+        self.tallies.update(self._evaluator.tallies)
+        self._evaluator.tallies.clear()
+
+
+def _is_meta(record: Record) -> bool:
+    return record.key == state_wire.META_KEY

@@ -1,0 +1,164 @@
+"""The log in memory: demo, replay and simulation run on it, with Kafka's semantics where they matter.
+
+    memory.py             the port: one process's connection to a cluster
+    memory_producer.py    memory_consumer.py      its clients
+    memory_cluster.py     memory_group.py         the brokers: coordinators of transactions and of groups
+    memory_partition.py                           the records
+    memory_steps.py                               where a simulation interferes
+
+Left out on purpose: replication, retention by time, and everything that happens on a wire. What a lost
+answer or a slow broker does to a client is said by the `step` hook.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from evaluator.runtime.log.memory_cluster import Cluster
+from evaluator.runtime.log.memory_consumer import MemoryConsumer
+from evaluator.runtime.log.memory_producer import MemoryProducer
+from evaluator.runtime.log.memory_steps import Journal, Step, Steps
+from evaluator.runtime.log.port import Outgoing, Partition, Record, RecordTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evaluator.runtime.clock import Clock
+    from evaluator.runtime.log.port import Headers, Rebalance, TopicSpec
+
+
+class MemoryLog:
+    """See `port.Log`. The instance is one process's connection; `connect` gives another one's."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        transaction_timeout_s: float = 60,
+        session_timeout_s: float = 20,
+        max_record_bytes: int = 1 << 20,
+        compact_every: int = 1000,
+        step: Step | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        """`step` is awaited around each effect, `journal` is appended to; both cost nothing when None.
+
+        Time-outs are in seconds of `clock`. `max_record_bytes` counts key, value and headers.
+        `compact_every`: appends to a compacted partition before it is compacted by itself.
+        """
+        self._steps = Steps(step, journal)
+        self._cluster = Cluster(
+            clock,
+            transaction_timeout_s=transaction_timeout_s,
+            session_timeout_s=session_timeout_s,
+            max_record_bytes=max_record_bytes,
+            compact_every=compact_every,
+        )
+
+    def connect(self, *, step: Step | None = None, journal: Journal | None = None) -> MemoryLog:
+        """Another process's connection to the same cluster, with hooks of its own."""
+        other = object.__new__(MemoryLog)
+        other._steps, other._cluster = Steps(step, journal), self._cluster
+        return other
+
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> MemoryConsumer:
+        """A member of `group`."""
+        return MemoryConsumer(self._cluster, self._steps, group, topics, rebalance)
+
+    def producer(self, transactional_id: str) -> MemoryProducer:
+        """A transactional producer."""
+        return MemoryProducer(self._cluster, self._steps, transactional_id)
+
+    async def read(
+        self, partition: Partition, start: int | None = None, *, limit: int | None = None, committed: bool = True
+    ) -> Sequence[Record]:
+        """Every record of a partition from `start`, at most `limit`."""
+
+        def records() -> Sequence[Record]:
+            self._cluster.expire()
+            return self._cluster.log(partition).read(start or 0, committed=committed)[:limit]
+
+        return await self._steps.around("log.read", records, f"{partition.topic}-{partition.index}", start)
+
+    async def bounds(self, partition: Partition) -> tuple[int, int]:
+        """The first offset that is kept, and the high watermark."""
+        self._cluster.expire()
+        log = self._cluster.log(partition)
+        return log.first, log.end
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has."""
+        return len(self._cluster.partitions(topic))
+
+    async def create(self, topics: Sequence[TopicSpec]) -> None:
+        """Create the topics that are missing."""
+        for spec in topics:
+            self._cluster.create(spec)
+
+    async def append(self, records: Sequence[Outgoing]) -> None:
+        """Write records outside any transaction. When one is refused none is written."""
+        for record in records:
+            refusal = self._cluster.refusal(record)
+            if refusal is not None:
+                raise refusal
+        now = self._cluster.now_ms()
+        placed: defaultdict[tuple[str, int], list[Outgoing]] = defaultdict(list)
+        for record in records:
+            index = record.partition
+            placed[record.topic, self._cluster.place(record).index if index is None else index].append(record)
+        logs = {place: self._cluster.log(Partition(*place)) for place in placed}
+        for place, log in logs.items():
+            rows = placed[place]
+            log.extend(
+                [now if row.timestamp is None else row.timestamp for row in rows],
+                [row.key for row in rows],
+                [row.value for row in rows],
+                [row.headers for row in rows],
+            )
+        self._cluster.changed({topic for topic, _ in placed})
+
+    async def append_values(
+        self,
+        partition: Partition,
+        values: Sequence[bytes | None],
+        timestamps: Sequence[int | None],
+        keys: Sequence[bytes | None] | None = None,
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
+        """Write many records to one partition, given as columns of equal length: the fast way for a backlog.
+
+        `timestamps` in milliseconds. Not for compacted topics unless every key is given.
+        """
+        if not len(values) == len(timestamps) == len(keys or values):
+            message = f"columns of different lengths for {partition.topic} partition {partition.index}"
+            raise ValueError(message)
+        for value in values:
+            if value is not None and len(value) > self._cluster.max_record_bytes:
+                raise RecordTooLarge(partition.topic, None, len(value))
+        self._cluster.log(partition).extend(
+            timestamps, repeat(None) if keys is None else keys, values, repeat(()) if headers is None else headers
+        )
+        self._cluster.changed({partition.topic})
+
+    async def trim(self, partition: Partition, before: int) -> None:
+        """Delete the records below offset `before`, at most to the last stable offset."""
+        self._cluster.log(partition).trim(before)
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    # What only a cluster in memory offers, for the demo and for tests.
+
+    async def compact(self) -> None:
+        """Compact every compacted topic now."""
+        self._cluster.compact()
+
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions to a topic until it has `partitions`."""
+        self._cluster.grow(topic, partitions)
+
+    def committed(self, group: str) -> Mapping[Partition, int]:
+        """The offsets that members of `group` have committed."""
+        return dict(self._cluster.group(group).offsets)

@@ -1,0 +1,106 @@
+"""A transactional producer of the in-memory log: what the client itself knows, and the calls to the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from evaluator.runtime.log.memory_cluster import Cluster, Ownership
+    from evaluator.runtime.log.memory_steps import Steps
+    from evaluator.runtime.log.port import Outgoing
+
+
+class MemoryProducer:
+    """See `port.Producer`.
+
+    A send is in the log at once. A record that is refused fails its awaitable only: as with a real client
+    the commit would succeed without it, so every awaitable must be awaited.
+    """
+
+    def __init__(self, cluster: Cluster, steps: Steps, transactional_id: str) -> None:
+        self._cluster, self._steps, self._id = cluster, steps, transactional_id
+        self._own: Ownership | None = None
+        self._begun = False
+        self._wrote = False
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Take over the transactional id."""
+        self._check_running()
+        own = await self._steps.around("producer.start", lambda: self._cluster.start(self._id), self._id)
+        # Only now: a process that never sees the answer does not know its epoch either.
+        self._own, self._begun = own, False
+
+    async def bump(self) -> None:
+        """Raise the own epoch; an open transaction of ours is aborted."""
+        own = self._started()
+        own = await self._steps.around("producer.bump", lambda: self._cluster.bump(self._id, own), self._id)
+        self._own, self._begun = own, False
+
+    async def revive(self) -> None:
+        """There is no client to replace in memory."""
+        await self.bump()
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._started()
+        if self._begun:
+            message = f"{self._id} has begun a transaction already; commit, abort or bump first"
+            raise RuntimeError(message)
+        self._begun, self._wrote = True, False
+
+    async def send(self, record: Outgoing) -> Awaitable[int]:
+        """Write a record; the awaitable is done already."""
+        own = self._in_transaction()
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        refusal = self._cluster.refusal(record)
+        if refusal is not None:
+            answer.set_exception(refusal)
+            return answer
+        await self._steps.at("producer.send:before")
+        partition, offset, at = self._cluster.write(self._id, own, record)
+        self._wrote = True
+        self._steps.note("producer.send", self._id, f"{partition.topic}-{partition.index}@{offset}")
+        await self._steps.at("producer.send:after")
+        answer.set_result(at)
+        return answer
+
+    async def commit(self) -> None:
+        """Commit; without an accepted record nothing happens."""
+        await self._end("producer.commit", commit=True)
+
+    async def abort(self) -> None:
+        """Abort; without an accepted record nothing happens."""
+        await self._end("producer.abort", commit=False)
+
+    async def stop(self) -> None:
+        """Forget everything; the cluster keeps what is open."""
+        self._stopped = True
+
+    async def _end(self, name: str, *, commit: bool) -> None:
+        own = self._in_transaction()
+        wrote = self._wrote
+        await self._steps.around(name, lambda: self._cluster.end(self._id, own, commit=commit, wrote=wrote), self._id)
+        self._begun = False
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            message = f"the producer of {self._id} was stopped"
+            raise RuntimeError(message)
+
+    def _started(self) -> Ownership:
+        self._check_running()
+        if self._own is None:
+            message = f"the producer of {self._id} was not started"
+            raise RuntimeError(message)
+        return self._own
+
+    def _in_transaction(self) -> Ownership:
+        own = self._started()
+        if not self._begun:
+            message = f"{self._id} has no transaction; begin one first"
+            raise RuntimeError(message)
+        return own

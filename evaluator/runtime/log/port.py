@@ -1,0 +1,230 @@
+"""The log as the tasks see it: a port with Kafka's semantics, and nothing of a client library.
+
+Two implementations: `memory.py` (demo, replay, simulation) and Kafka's. A task cannot tell which it runs on.
+
+Vocabulary. A *transaction* makes sends to several partitions visible at once or never. The *last stable
+offset* (LSO) is where the first open transaction begins: a `read_committed` reader stops there. An *epoch*
+numbers the owners and transactions of a transactional id; a producer with an older epoch is *fenced*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from evaluator.errors import EvaluatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping, Sequence
+
+    from evaluator.core.event import EpochUs
+
+
+class Partition(NamedTuple):
+    """One partition of a topic."""
+
+    topic: str
+    index: int  # type: ignore[assignment]  # hides tuple.index, which means nothing here
+
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Record(NamedTuple):
+    """A record as read. `timestamp` is in milliseconds since 1970 (-1: absent); a None value is a tombstone.
+
+    A None timestamp marks a bare line of a file, which has neither timestamp nor key nor headers.
+    """
+
+    offset: int
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Fetched(NamedTuple):
+    """What one successful fetch of a partition returned.
+
+    `records` may be empty. `next_offset` is the position after them (past markers and compacted gaps);
+    `high_watermark` the end of the log, open transactions included; `at` the local time of the fetch.
+    """
+
+    records: Sequence[Record]
+    next_offset: int
+    high_watermark: int
+    at: EpochUs
+
+
+class Outgoing(NamedTuple):
+    """A record to be written. `partition` None: chosen by the key. `timestamp` None: the time of the append."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: Headers = ()
+    timestamp: int | None = None
+
+
+class Fenced(EvaluatorError):
+    """Another producer started under our transactional id since. Our memory is worthless now."""
+
+    def __init__(self, transactional_id: str) -> None:
+        super().__init__(f"transactional id {transactional_id} was taken over by another process")
+
+
+class SendFailed(EvaluatorError):
+    """A record was not accepted; the transaction can be aborted and tried again."""
+
+
+class RecordTooLarge(EvaluatorError):
+    """A record exceeds the topic's limit. Never retried: every outbox is sendable by construction."""
+
+    def __init__(self, topic: str, key: bytes | None, size: int) -> None:
+        super().__init__(f"a record of {size} bytes is too large for topic {topic} (key {key!r}); this is a bug")
+
+
+class OutcomeUnknown(EvaluatorError):
+    """A commit was asked for and no answer came: only the log can tell whether it happened."""
+
+
+class StaleGeneration(EvaluatorError):
+    """The consumer group has moved on: this member may no longer own what it believes to own."""
+
+
+class OffsetOutOfRange(EvaluatorError):
+    """A reader stands where the log has nothing (any more): below its first kept offset or past its end."""
+
+    def __init__(self, partition: Partition, position: int, first: int, end: int) -> None:
+        self.partition, self.position, self.first, self.end = partition, position, first, end
+        super().__init__(
+            f"{partition.topic} partition {partition.index}: offset {position} is not there; "
+            f"the log keeps [{first}, {end})"
+        )
+
+
+class UnknownTopic(EvaluatorError):
+    """The topic does not exist."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} does not exist; create it with `evaluator topics create`")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to be created. `compact` keeps only the newest record of each key."""
+
+    name: str
+    partitions: int
+    compact: bool = False
+    retention_ms: int | None = None
+
+
+class Producer(Protocol):
+    """One transactional producer. Every method may raise `Fenced`."""
+
+    async def start(self) -> None:
+        """Take over the transactional id: fence whoever had it and decide its open transaction."""
+
+    async def bump(self) -> None:
+        """Raise the own epoch. Raises `Fenced` if another producer started since, takes nothing back."""
+
+    def begin(self) -> None:
+        """Begin a transaction. Nothing is sent yet. Beginning or ending one at the wrong moment is a bug:
+        `RuntimeError`. After a failed `commit` or `abort`, and after `Fenced`, `bump` or `start` first."""
+
+    async def send(self, record: Outgoing) -> Awaitable[int]:
+        """Hand over a record; the returned awaitable gives its append time in milliseconds or raises."""
+
+    async def commit(self) -> None:
+        """Make the transaction visible. Raises `OutcomeUnknown` when no answer came."""
+
+    async def revive(self) -> None:
+        """After `OutcomeUnknown`: replace the client underneath, keep id and epoch, and bump, which decides the
+        transaction in doubt. Raises `Fenced` if another producer started since."""
+
+    async def abort(self) -> None:
+        """Drop the transaction."""
+
+    async def stop(self) -> None:
+        """Release the resources; an open transaction is left to be decided by the next `start`."""
+
+
+class Rebalance(Protocol):
+    """What a group member is told. Called from within `Consumer.poll`."""
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        """These partitions are being taken away; commit what is open. Not called when we had none."""
+
+    async def assigned(self, partitions: Sequence[Partition]) -> None:
+        """These partitions are ours now. They are paused until the task has sought and resumed."""
+
+
+class Consumer(Protocol):
+    """A member of a consumer group over one or more topics."""
+
+    async def start(self) -> None:
+        """Join the group."""
+
+    async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, Fetched]:
+        """Successful fetches since the last call: an entry without records says that a partition was
+        fetched at its end (or at the last stable offset: then `next_offset` is below `high_watermark`).
+        Waits up to `timeout_s` for records. Runs the rebalance callbacks. Raises `OffsetOutOfRange`;
+        no position moves then."""
+
+    def assignment(self) -> frozenset[Partition]:
+        """The partitions that the last rebalance gave us."""
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from `offset`. Like `pause` and `resume`, raises `StaleGeneration` for a partition that
+        is not assigned to us."""
+
+    def pause(self, *partitions: Partition) -> None:
+        """Stop fetching from these partitions."""
+
+    def resume(self, *partitions: Partition) -> None:
+        """Fetch from these partitions again."""
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit group offsets under our member id and generation. Raises `StaleGeneration`."""
+
+    async def stop(self) -> None:
+        """Leave the group. The rebalance callbacks are not called."""
+
+
+class Log(Protocol):
+    """A cluster."""
+
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> Consumer:
+        """A member of `group` that reads committed records of `topics`."""
+
+    def producer(self, transactional_id: str) -> Producer:
+        """A transactional producer; nothing happens before its `start`."""
+
+    async def read(
+        self, partition: Partition, start: int | None = None, *, limit: int | None = None, committed: bool = True
+    ) -> Sequence[Record]:
+        """Every record of a partition from `start` (default: its beginning) to its present end, oldest first.
+
+        The end is the last stable offset, or with `committed=False` the high watermark (then records of
+        open and aborted transactions are among them). A `start` below the beginning means the beginning.
+        """
+
+    async def bounds(self, partition: Partition) -> tuple[int, int]:
+        """The first offset that is kept, and the end (high watermark)."""
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises `UnknownTopic`."""
+
+    async def create(self, topics: Sequence[TopicSpec]) -> None:
+        """Create the topics that are missing."""
+
+    async def append(self, records: Sequence[Outgoing]) -> None:
+        """Write records outside any transaction (simulated input, control records)."""
+
+    async def trim(self, partition: Partition, before: int) -> None:
+        """Delete the records below offset `before`."""
+
+    async def close(self) -> None:
+        """Release the connections."""

@@ -1,0 +1,84 @@
+"""One place wires: a worker of both stages on a log, for `run`, `demo`, `replay` and the simulation alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator import __version__
+from evaluator.core.event import SECOND
+from evaluator.runtime.aggregate_stage import AggregateStage, Timing
+from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
+from evaluator.runtime.task import Unobserved
+from evaluator.runtime.worker import Crew, Pace, Worker
+from evaluator.wire.record import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evaluator.core.partial import ClockDecision
+    from evaluator.runtime.clock import Clock
+    from evaluator.runtime.log.port import Log, Partition
+    from evaluator.runtime.task import Observer, Stage
+    from evaluator.runtime.topics import Topics
+    from evaluator.wire.config.load import Config
+
+
+class World(NamedTuple):
+    """What differs between a daemon, a demo and a replay: pace and clock, nothing that decides."""
+
+    shards: int = 16
+    commit_interval: int = SECOND
+    state_interval: int = 5 * SECOND
+    pace: Pace = Pace()
+    is_replay: bool = False
+    verdicts: bool = False
+    external_url: str = "http://127.0.0.1:10095"
+
+
+@dataclass(slots=True)
+class Service:
+    """A worker and what it counts."""
+
+    worker: Worker
+    tallies: Counter[tuple[str, ...]] = field(default_factory=Counter)
+
+
+async def prepare(log: Log, config: Config, topics: Topics, shards: int) -> dict[str, int]:
+    """Create the topics that are missing; returns how many partitions each source has."""
+    partitions = {name: await log.partitions(source.topic) for name, source in config.rules.sources.items()}
+    await log.create(topics.specs(shards, partitions))
+    return partitions
+
+
+def build(
+    log: Log, config: Config, topics: Topics, clock: Clock, world: World, partitions: Mapping[str, int],
+    decisions: Mapping[tuple[str, int], Sequence[ClockDecision]] | None = None, observer: Observer | None = None,
+) -> Service:  # fmt: skip
+    """A worker for the sources in `partitions` (name to partition count), ready to `run` or `turn`."""
+    tallies: Counter[tuple[str, ...]] = Counter()
+    by_topic = {config.rules.sources[name].topic: name for name in partitions}
+    timing = Timing(world.commit_interval, uses_clock=not world.is_replay)
+    publisher = Publisher(topics.app_id, config.rules.hash, __version__, world.external_url)
+    publishing = Publishing(publisher, world.state_interval, verdicts=world.verdicts, marks_late=not world.is_replay)
+
+    def aggregate(partition: Partition) -> Stage:
+        source = by_topic[partition.topic]
+        recorded = (decisions or {}).get((source, partition.index), ())
+        return AggregateStage(
+            config, source, partition.index, partitions[source], world.shards, topics, timing, tallies, recorded
+        )
+
+    def evaluate(partition: Partition) -> Stage:
+        return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies)
+
+    watch = observer if observer is not None else Unobserved()
+    worker = Worker(
+        Crew(f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch),
+        Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch),
+        config.rules,
+        clock,
+        world.pace,
+    )
+    return Service(worker, tallies)

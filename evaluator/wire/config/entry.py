@@ -1,0 +1,235 @@
+"""The shape of a rules file: which keys stand where, and what each one takes.
+
+One class for each kind of entry. Values come out parsed: durations in microseconds, exact ratios, conditions,
+tests. What holds between entries, references and labels, is checked in `check.py`. The JSON Schema for
+editors is made from these classes; their docstrings are its descriptions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from evaluator.wire.config.model import Batch, LatencyUnit, Start, TimeUnit
+from evaluator.wire.config.scalar import (
+    Duration,
+    FieldPath,
+    FieldTest,
+    LabelName,
+    LabelValue,
+    MOfN,
+    Name,
+    Natural,
+    Objective,
+    Positive,
+    PositiveDuration,
+    Sampled,
+    Seconds,
+    Size,
+    Sli,
+    SourceName,
+    Text,
+    Topic,
+    Version,
+    When,
+    Window,
+)
+
+PolicyName = Literal["hold", "ok", "breach"]
+
+
+def _default(written: str) -> Duration:
+    """A default as one would write it, so that the schema shows `30s` and not microseconds."""
+    parsed: Duration = Field(default=written, validate_default=True)
+    return parsed
+
+
+def _shape(mapping: str, other: str, kind: type) -> Discriminator:
+    """Tells two shapes of a value apart. Tags stand in angle brackets: they are no part of the path of an error."""
+    return Discriminator(lambda written: mapping if isinstance(written, kind) else other)
+
+
+class Entry(BaseModel):
+    """What all entries have in common: nothing unknown, nothing converted, nothing changed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+Case = Annotated[dict[FieldPath, FieldTest], Field(min_length=1)]
+MatcherEntry = Annotated[
+    Annotated[Case, Tag("<all>")] | Annotated[list[Case], Field(min_length=1), Tag("<any>")],
+    _shape("<any>", "<all>", list),
+]
+
+
+class SpanEntry(Entry):
+    """A latency that is the difference of two times of the event."""
+
+    from_: FieldPath = Field(alias="from")
+    """The field of the earlier time."""
+    to: FieldPath
+    """The field of the later time."""
+
+
+class FieldsEntry(Entry):
+    """Where in a payload the parts of an event are."""
+
+    time: FieldPath | None = None
+    """The field of the event's time; without it, the record's timestamp."""
+    time_unit: TimeUnit = "auto"
+    """The unit of times that are numbers; auto tells it by the magnitude."""
+    latency: (
+        Annotated[Annotated[FieldPath, Tag("<path>")] | Annotated[SpanEntry, Tag("<span>")], _shape("<span>", "<path>", dict)]
+        | None
+    ) = None
+    """The field of the latency, or `{from, to}`: the difference of two times."""
+    latency_unit: LatencyUnit | None = None
+    """The unit of the latency; required with a path."""
+    failed: MatcherEntry | None = None
+    """Which events are failures."""
+    weight: FieldPath | None = None
+    """How many events this one stands for: an integer from 1."""
+    trace_id: FieldPath | None = None
+    """Shown as evidence of an alert."""
+    id: FieldPath | None = None
+    """What tells a duplicate; counts with `dedup`."""
+    deploy: FieldPath | None = None
+    """The version that the event came from."""
+    context: FieldPath | None = None
+    """What the event was made for: main, a pull request."""
+
+
+class SourceEntry(Entry):
+    """A topic and how its records become events."""
+
+    topic: Topic
+    """The Kafka topic; one source reads it."""
+    format: Text
+    """How its records are written."""
+    where: MatcherEntry | None = None
+    """Events that fail it are skipped."""
+    fields: FieldsEntry = Field(default_factory=FieldsEntry)
+    out_of_orderness: Duration = _default("30s")
+    """How much later than a newer event of its partition an event may come and still count."""
+    idle_after: PositiveDuration = _default("30s")
+    """How long a partition is silent before it no longer holds up the others."""
+    max_future: Duration = _default("30s")
+    """How far an event's time may be ahead of its record's."""
+    dedup: Natural = 0
+    """How many offsets back a repeated id is recognised; 0: off."""
+    start: Start = "earliest"
+    """Where the very first run begins."""
+    batch: Batch = "one"
+    """How many events a record holds."""
+    max_record_bytes: Size = Field(default="4MiB", validate_default=True)  # type: ignore[assignment]  # as written
+    """Larger records are rejected."""
+    tail_sampled: Sampled = False
+    """Whether the producer keeps only interesting traces."""
+
+
+class GroupEntry(Entry):
+    """A field of `group_by` under another label."""
+
+    field: FieldPath
+    """The field whose values make the series."""
+    as_: LabelName = Field(alias="as")
+    """The label that carries the value."""
+
+
+class SurfaceEntry(Entry):
+    """Something that has an objective: an endpoint, a service, a page."""
+
+    source: SourceName
+    """The source of its events."""
+    match: MatcherEntry | None = None
+    """Which events are its own; without it, all that no surface before it took."""
+    group_by: list[
+        Annotated[
+            Annotated[FieldPath, Tag("<path>")] | Annotated[GroupEntry, Tag("<as>")], _shape("<as>", "<path>", dict)
+        ]
+    ] = Field(default_factory=list)
+    """Fields whose values split it into series, each judged on its own."""
+    max_series: Positive = 1000
+    """Further series share one."""
+    owners: list[Text] = Field(default_factory=list)
+    """Who is asked when it is down."""
+    team: Text | None = None
+    """A label of its alerts, to route by."""
+
+
+class SloEntry(Entry):
+    """An objective over a period."""
+
+    surface: Name
+    """What it is about."""
+    sli: Sli
+    """`availability`, or `latency <= DURATION`."""
+    objective: Objective
+    """The share of good events: 99.5%."""
+    period: Seconds
+    """Over how long the objective holds: 30d."""
+
+
+class AlertEntry(Entry):
+    """Conditions over a window, and how many windows make an alert."""
+
+    surface: Name
+    """What it is about."""
+    slo: Name | None = None
+    """The objective that it protects; of the same surface."""
+    severity: Text
+    """A label, to route by: page, ticket."""
+    when: Annotated[Annotated[When, Tag("<one>")] | Annotated[list[When], Field(min_length=1), Tag("<any>")], _shape("<any>", "<one>", list)]
+    """A condition, or a list of which any one suffices."""
+    window: Window
+    """How long a window is: 5m."""
+    every: Seconds | None = None
+    """The step from window to window; without it, the window's length."""
+    consecutive: Positive | None = None
+    """How many windows in a row must breach."""
+    for_: Seconds | None = Field(default=None, alias="for")
+    """The same as a duration, a multiple of `every`."""
+    m_of_n: MOfN | None = None
+    """[M, N]: at least M of the last N windows must breach."""
+    resolve_after: Positive = 1
+    """How many windows in a row must be good before it resolves."""
+    max_gap: Natural | None = None
+    """More held windows in a row than this and a pending alert starts over."""
+    min_samples: Positive | None = None
+    """How many events a window needs before it can breach."""
+    min_bad: Positive | None = None
+    """How many of them must have failed. For ratios."""
+    no_data: PolicyName = "hold"
+    """What a window without events does."""
+    low_traffic: PolicyName = "hold"
+    """What a window with too few events does."""
+    expire_after: PositiveDuration | None = None
+    """A firing alert without events for this long resolves as expired."""
+    forget_after: PositiveDuration | None = None
+    """A series without events for this long is forgotten."""
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    """More labels, to route by."""
+    annotations: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    """Text for people: a summary, a runbook's address."""
+
+
+class RulesEntry(Entry):
+    """Rules of the evaluator: sources of events, surfaces, objectives and alerts."""
+
+    model_config = ConfigDict(title="Evaluator rules, version 1")
+
+    version: Version
+    """The version of this file's format: 1."""
+    revision: Natural = 0
+    """Counts up with every change that is rolled out, so that an older process can tell it is older."""
+    blind_after: PositiveDuration = _default("5m")
+    """A window that is this late is shown as blind."""
+    max_replay_age: PositiveDuration = _default("1h")
+    """Alerts about windows older than this are marked as evaluated late."""
+    max_skew: PositiveDuration | None = None
+    """How far a partition may run ahead of its source; twice the longest window, at least 1h."""
+    sources: dict[SourceName, SourceEntry] = Field(default_factory=dict)
+    surfaces: dict[Name, SurfaceEntry] = Field(default_factory=dict)
+    slos: dict[Name, SloEntry] = Field(default_factory=dict)
+    alerts: dict[Name, AlertEntry] = Field(default_factory=dict)

@@ -1,0 +1,84 @@
+"""What decoding needs to know of the rules: sources with their fields, surfaces with their matchers.
+
+The core has its own, smaller view of the same things (`evaluator/core/rule.py`): it never sees a payload.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from evaluator.core.event import DurationUs
+
+if TYPE_CHECKING:
+    from evaluator.core.rule import GroupField
+    from evaluator.wire.config.matcher import Matcher
+
+TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
+LatencyUnit = Literal["s", "ms", "us", "ns"]
+Batch = Literal["one", "array", "lines", "auto"]
+Start = Literal["earliest", "latest"]
+
+SECONDS_30 = DurationUs(30_000_000)
+MEBIBYTES_4 = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySpan:
+    """A latency that is the difference of two times of the event, in the source's `time_unit`."""
+
+    from_: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsConfig:
+    """Where in a payload the parts of an event are. None: the format's own, or absent.
+
+    `latency_unit` is set iff `latency` is a path.
+    """
+
+    time: str | None = None
+    time_unit: TimeUnit = "auto"
+    latency: str | LatencySpan | None = None
+    latency_unit: LatencyUnit | None = None
+    failed: Matcher | None = None
+    weight: str | None = None
+    trace_id: str | None = None
+    id: str | None = None
+    deploy: str | None = None
+    context: str | None = None
+    score: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SurfaceConfig:
+    """Which events of its source belong to a surface (all, without `match`), and how they split into series."""
+
+    name: str
+    match: Matcher | None = None
+    group_by: tuple[GroupField, ...] = ()
+    max_series: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """A topic and how its records become events.
+
+    `surfaces` are in config order: an event belongs to the first whose `match` holds. Events that fail
+    `where` are skipped. `start` counts only when a source is read for the first time.
+    """
+
+    name: str
+    topic: str
+    format: str
+    fields: FieldsConfig = FieldsConfig()
+    surfaces: tuple[SurfaceConfig, ...] = ()
+    where: Matcher | None = None
+    batch: Batch = "one"
+    max_record_bytes: int = MEBIBYTES_4
+    dedup: int = 0
+    out_of_orderness: DurationUs = SECONDS_30
+    idle_after: DurationUs = SECONDS_30
+    max_future: DurationUs = SECONDS_30
+    start: Start = "earliest"

@@ -1,0 +1,328 @@
+"""From the records of a source to the columns of an event batch (docs/semantics.md 2).
+
+What happens to an event, in this order; each step sees only what the one before let through:
+
+    read     the format's rows                      rejected: not_json, wrong_shape, too_large, ...
+    where    the source's filter                    skipped
+    values   time and weight                        rejected: missing_time, bad_value
+    guard    not later than record or clock allow   rejected: future
+    dedup    not seen in the last R offsets         dropped, counted
+    columns  latency, failed, trace id, series      accepted
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch
+from evaluator.wire import column, formats
+from evaluator.wire.classify import Classifier
+from evaluator.wire.config.model import LatencySpan
+from evaluator.wire.dedup import Dedup
+from evaluator.wire.field import RECORD_TIMESTAMP, Record, record_field
+from evaluator.wire.guard import late_for_clock, late_for_record
+from evaluator.wire.memo import Memo
+from evaluator.wire.rejection import Reason, Rejection, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    import numpy.typing as npt
+
+    from evaluator.core.event import EpochUs, Int8s, Int64s, SeriesTable
+    from evaluator.wire.config.matcher import Matcher
+    from evaluator.wire.config.model import SourceConfig
+
+__all__ = ["Decoded", "Reason", "Record", "Rejection", "SourceDecoder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a run of records gave.
+
+    `rejections` are in log order. `skipped` counts records without events and events that `where` keeps
+    out, `duplicates` events that were dropped; the other counts are about accepted events: `unmatched`
+    have no surface, `bad_latencies` lost their latency, `oversized_groups` are group values that were too
+    long for a label.
+    """
+
+    events: EventBatch
+    rejections: list[Rejection]
+    skipped: int
+    duplicates: int
+    bad_latencies: int
+    unmatched: int
+    oversized_groups: int
+
+    @property
+    def ok(self) -> int:
+        """The number of accepted events."""
+        return len(self.events)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What became of those that are out already."""
+
+    rejections: list[Rejection] = field(default_factory=list)
+    skipped: int = 0
+    duplicates: int = 0
+
+
+@dataclass(slots=True)
+class _Events:
+    """Those that are still in: a column of values for each field, the record of each event, its index in it."""
+
+    columns: list[column.Column]
+    position: Int64s
+    index: Int64s
+    time: Int64s
+    weight: Int64s | None = None
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> _Events:
+        """Those events where `kept` is true."""
+        if kept.all():
+            return self
+        chosen = np.flatnonzero(kept).tolist()
+        columns = [tuple([values[event] for event in chosen]) for values in self.columns]
+        weight = None if self.weight is None else self.weight[kept]
+        return _Events(columns, self.position[kept], self.index[kept], self.time[kept], weight)
+
+
+class SourceDecoder:
+    """Decodes one partition of a source, in the order of its offsets.
+
+    With `dedup` it remembers ids: to read on elsewhere, or again, make a new one and `prime` it with the
+    `dedup` offsets before.
+    """
+
+    def __init__(self, source: SourceConfig) -> None:
+        self._source = source
+        format_ = formats.get(source.format)
+        self._fields = fields = format_.fields(source.fields)
+        self._time = fields.time or RECORD_TIMESTAMP
+        self._classifier = Classifier(source.surfaces)
+        self._passes = None if source.where is None else Memo(_judge(source.where))
+        self._failed = None if fields.failed is None else Memo(_outcome(fields.failed))
+        self._dedup = Dedup(source.dedup) if source.dedup and fields.id else None
+        paths = self._paths()
+        self._about_record = {path: get for path in paths if (get := record_field(path, source.topic))}
+        in_payload = tuple(path for path in paths if path not in self._about_record)
+        self._column = {path: number for number, path in enumerate((*in_payload, *self._about_record))}
+        self._read = format_.reader(source, in_payload)
+
+    def _paths(self) -> list[str]:
+        fields = self._fields
+        latency = fields.latency
+        paths: list[str | None] = [self._time, fields.weight, fields.trace_id]
+        paths += [latency.from_, latency.to] if isinstance(latency, LatencySpan) else [latency]
+        paths += [fields.id] if self._dedup is not None else []
+        for matcher in (self._source.where, fields.failed):
+            paths += [] if matcher is None else matcher.fields
+        paths += self._classifier.fields
+        return list(dict.fromkeys(path for path in paths if path is not None))
+
+    def decode(
+        self,
+        records: Sequence[Record],
+        table: SeriesTable,
+        now: EpochUs | None,
+        recorded: Collection[tuple[int, int]] = (),
+    ) -> Decoded:
+        """Decode `records`, whose offsets ascend, and number their series in `table`.
+
+        `now` is our clock, None where no clock may decide (it is plus infinity then). `recorded` holds
+        (offset, index) of the events that a clock rejected in an earlier run: they are rejected again.
+        """
+        outcome = _Outcome()
+        events = self._admitted(records, now, recorded, outcome)
+        latency = self._latencies(events)
+        bad = latency == column.BAD
+        classes = self._classifier.classify(self._values(events, self._classifier.fields), len(events), table)
+        batch = EventBatch(
+            offset=_offsets(records)[events.position],
+            time=events.time,
+            failed=self._outcomes(events),
+            latency=np.where(bad, NO_LATENCY, latency),
+            series=classes.series,
+            trace_id=self._texts(events, self._fields.trace_id),
+            weight=events.weight,
+        )
+        outcome.rejections.sort(key=lambda each: (each.offset, each.index))
+        return Decoded(
+            batch,
+            outcome.rejections,
+            outcome.skipped,
+            outcome.duplicates,
+            bad_latencies=int(bad.sum()),
+            unmatched=classes.unmatched,
+            oversized_groups=classes.oversized,
+        )
+
+    def prime(self, records: Sequence[Record], recorded: Collection[tuple[int, int]] = ()) -> None:
+        """Learn the ids of the `dedup` offsets before those that are decoded next. Counts nothing."""
+        if self._dedup is not None:
+            self._admitted(records, None, recorded, _Outcome())
+
+    def _admitted(
+        self, records: Sequence[Record], now: EpochUs | None, recorded: Collection[tuple[int, int]], outcome: _Outcome
+    ) -> _Events:
+        events = self._filtered(self._rows(records, outcome), outcome)
+        events = self._valued(events, records, outcome)
+        events = self._guarded(events, records, now, frozenset(recorded), outcome)
+        return self._deduplicated(events, records, outcome)
+
+    def _rows(self, records: Sequence[Record], outcome: _Outcome) -> _Events:
+        live, positions = self._readable(records, outcome)
+        rows = self._read([record.value or b"" for record in live], live)
+        outcome.skipped += rows.skipped
+        for number, event, fault in rows.faults:
+            outcome.rejections.append(Rejection(live[number].offset, event, fault.reason, fault.detail))
+        if rows.position is not None:
+            positions = positions[np.array(rows.position, dtype=np.int64)]
+        count = len(rows.rows)
+        index = np.zeros(count, dtype=np.int64) if rows.index is None else np.array(rows.index, dtype=np.int64)
+        columns: list[column.Column] = list(zip(*rows.rows, strict=True))
+        if not count:
+            columns = [()] * (len(self._column) - len(self._about_record))
+        for get in self._about_record.values():
+            of_record = [get(record) for record in records]
+            columns.append(tuple([of_record[position] for position in positions.tolist()]))
+        return _Events(columns, positions, index, time=index)
+
+    def _readable(self, records: Sequence[Record], outcome: _Outcome) -> tuple[Sequence[Record], Int64s]:
+        """The records that have a value of acceptable size, and where they stand in `records`."""
+        values = [record.value for record in records]
+        limit = self._source.max_record_bytes
+        if all(values) and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # no None among them
+            return records, np.arange(len(records), dtype=np.int64)
+        kept = []
+        for position, value in enumerate(values):
+            if value is None:
+                outcome.skipped += 1
+            elif len(value) > limit:
+                detail = f"{len(value)} bytes are more than max_record_bytes, {limit}"
+                outcome.rejections.append(Rejection(records[position].offset, 0, Reason.TOO_LARGE, detail))
+            else:
+                kept.append(position)
+        return [records[position] for position in kept], np.array(kept, dtype=np.int64)
+
+    def _values(self, events: _Events, paths: Sequence[str]) -> list[column.Column]:
+        return [events.columns[self._column[path]] for path in paths]
+
+    def _filtered(self, events: _Events, outcome: _Outcome) -> _Events:
+        where = self._source.where
+        if self._passes is None or where is None or not where.fields:
+            return events
+        if self._passes.full:
+            self._passes.clear()
+        passes = np.array(self._passes.column(self._values(events, where.fields)), dtype=np.bool_)
+        outcome.skipped += len(passes) - int(passes.sum())
+        return events.only(passes)
+
+    def _valued(self, events: _Events, records: Sequence[Record], outcome: _Outcome) -> _Events:
+        """Events with their time and weight; those that lack a time or have a wrong value are rejected."""
+        events.time = self._times(events, self._time)
+        good = events.time >= 0
+        if self._fields.weight is not None:
+            weight = column.weights(self._values(events, [self._fields.weight])[0])
+            events.weight = None if (weight == 1).all() else weight
+            good &= weight > 0
+        for event in np.flatnonzero(~good).tolist():
+            reason, detail = self._fault(events, event)
+            outcome.rejections.append(_rejection(events, event, records, reason, detail))
+        return events.only(good)
+
+    def _fault(self, events: _Events, event: int) -> tuple[Reason, str]:
+        if events.time[event] == column.ABSENT:
+            return Reason.MISSING_TIME, f"{self._time} is missing"
+        path = self._time if events.time[event] == column.BAD else self._fields.weight
+        value = events.columns[self._column[path or self._time]][event]
+        return Reason.BAD_VALUE, f"{path} is {shown(value)}, no {'time' if path == self._time else 'weight'}"
+
+    def _times(self, events: _Events, path: str) -> Int64s:
+        unit = "ms" if path == RECORD_TIMESTAMP else self._fields.time_unit
+        return column.times(events.columns[self._column[path]], unit)
+
+    def _guarded(
+        self,
+        events: _Events,
+        records: Sequence[Record],
+        now: EpochUs | None,
+        recorded: frozenset[tuple[int, int]],
+        outcome: _Outcome,
+    ) -> _Events:
+        timestamps = [record.timestamp for record in records]
+        by_record = late_for_record(events.time, timestamps, events.position, self._source.max_future)
+        by_clock = late_for_clock(events.time, timestamps, events.position, self._source.max_future, now)
+        if recorded:
+            offsets = _offsets(records)[events.position].tolist()
+            again = [each in recorded for each in zip(offsets, events.index.tolist(), strict=True)]
+            by_clock |= np.array(again, dtype=np.bool_)
+        for event in np.flatnonzero(by_record | by_clock).tolist():
+            clock = not by_record[event]
+            detail = f"{events.time[event]} us is after {'our clock' if clock else 'the record timestamp'} + max_future"
+            outcome.rejections.append(_rejection(events, event, records, Reason.FUTURE, detail, by_clock=clock))
+        return events.only(~(by_record | by_clock))
+
+    def _deduplicated(self, events: _Events, records: Sequence[Record], outcome: _Outcome) -> _Events:
+        dedup = self._dedup
+        if dedup is None:
+            return events
+        offsets = _offsets(records)[events.position].tolist()
+        ids = self._texts(events, self._fields.id)
+        fresh = np.array([dedup.fresh(offset, each) for offset, each in zip(offsets, ids, strict=True)], dtype=np.bool_)
+        outcome.duplicates += len(fresh) - int(fresh.sum())
+        return events.only(fresh)
+
+    def _latencies(self, events: _Events) -> Int64s:
+        latency = self._fields.latency
+        if latency is None:
+            return np.full(len(events), NO_LATENCY, dtype=np.int64)
+        if isinstance(latency, LatencySpan):
+            return column.spans(self._times(events, latency.from_), self._times(events, latency.to))
+        return column.latencies(events.columns[self._column[latency]], self._fields.latency_unit or "us")
+
+    def _outcomes(self, events: _Events) -> Int8s:
+        test = self._fields.failed
+        if self._failed is None or test is None or not test.fields:
+            return np.full(len(events), UNKNOWN, dtype=np.int8)
+        if self._failed.full:
+            self._failed.clear()
+        return np.array(self._failed.column(self._values(events, test.fields)), dtype=np.int8)
+
+    def _texts(self, events: _Events, path: str | None) -> list[str]:
+        return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])
+
+
+def _offsets(records: Sequence[Record]) -> Int64s:
+    return np.array([record.offset for record in records], dtype=np.int64)
+
+
+def _rejection(
+    events: _Events, event: int, records: Sequence[Record], reason: Reason, detail: str, *, by_clock: bool = False
+) -> Rejection:
+    offset = records[int(events.position[event])].offset
+    return Rejection(offset, int(events.index[event]), reason, detail, by_clock)
+
+
+def _judge(test: Matcher) -> Callable[[tuple[object, ...]], bool]:
+    fields = tuple(test.fields)
+    return lambda values: test.holds(dict(zip(fields, values, strict=True)).get)
+
+
+def _outcome(test: Matcher) -> Callable[[tuple[object, ...]], int]:
+    holds = _judge(test)
+
+    def outcome(values: tuple[object, ...]) -> int:
+        if all(value is None for value in values):
+            return UNKNOWN
+        return FAILED if holds(values) else GOOD
+
+    return outcome

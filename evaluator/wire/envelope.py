@@ -1,0 +1,143 @@
+"""Records in files: a line a record, bare or in an envelope (docs/semantics.md, 13).
+
+A bare line is a record's value; it has no timestamp, key or headers. An envelope says them:
+`{"timestamp": ms, "key": .., "headers": {..}, "value": ..}`. A string value is the raw record
+(`"encoding": "base64"` for binary), null a tombstone, any other JSON the record's own text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
+
+from evaluator.core.event import EpochUs
+from evaluator.core.partial import FutureRejection, IdleAdvance
+from evaluator.errors import UsageError
+from evaluator.wire.instant import NOT_A_TIME, instant
+from evaluator.wire.text import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from evaluator.core.partial import ClockDecision
+
+
+class Line(NamedTuple):
+    """A record of a file. `timestamp` is in milliseconds, -1 where absent, None where the line is bare."""
+
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    value: msgspec.Raw
+    timestamp: int | None = None
+    key: str | None = None
+    headers: dict[str, str] = {}
+    encoding: Literal["base64"] | None = None
+
+
+class _Decision(msgspec.Struct, forbid_unknown_fields=True):
+    source: str
+    partition: int
+    offset: int
+    idle: str | int | None = None
+    future: int | None = None
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_DECISION = msgspec.json.Decoder(_Decision)
+_NULL = b"null"
+
+
+def bare_lines(lines: Iterable[bytes]) -> Iterator[Line]:
+    """One record a line; a blank one keeps its offset and carries nothing."""
+    for line in lines:
+        stripped = line.rstrip(b"\r\n")
+        yield Line(None, None, stripped if stripped.strip() else None)
+
+
+def enveloped_lines(lines: Iterable[bytes], name: str) -> Iterator[Line]:
+    """One envelope a line. Raises `UsageError` that names the file and line."""
+    for number, line in enumerate(lines, 1):
+        yield _opened(line, name, number) if line.strip() else Line(-1, None, None)
+
+
+def _opened(line: bytes, name: str, number: int) -> Line:
+    try:
+        envelope = _ENVELOPE.decode(line)
+        value = _value(bytes(envelope.value), envelope.encoding)
+    except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError) as error:
+        message = (
+            f"{name}:{number}: not an envelope ({error}); expected "
+            f'{{"timestamp": ms, "key": .., "headers": {{..}}, "value": ..}}, or leave out --envelope'
+        )
+        raise UsageError(message) from error
+    headers = tuple((key, text.encode()) for key, text in envelope.headers.items())
+    key = None if envelope.key is None else envelope.key.encode()
+    return Line(-1 if envelope.timestamp is None else envelope.timestamp, key, value, headers)
+
+
+def _value(raw: bytes, encoding: str | None) -> bytes | None:
+    if raw == _NULL:
+        return None
+    if not raw.startswith(b'"'):
+        return raw
+    text: str = msgspec.json.decode(raw, type=str)
+    return text.encode() if encoding is None else base64.b64decode(text, validate=True)
+
+
+def envelope(timestamp: int, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> bytes:
+    """The envelope line of a record, newline included."""
+    fields: dict[str, Any] = {"timestamp": timestamp}
+    if key is not None:
+        fields["key"] = key.decode("utf-8", "replace")
+    named = {name: data.decode("utf-8", "replace") for name, data in headers}
+    if named:
+        fields["headers"] = named
+    try:
+        fields["value"] = None if value is None else value.decode()
+    except UnicodeDecodeError:
+        fields |= {"encoding": "base64", "value": base64.b64encode(value or b"").decode()}
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def decision_line(source: str, partition: int, decision: ClockDecision) -> bytes:
+    """A recorded clock decision as a line of a decisions file, newline included."""
+    fields: dict[str, Any] = {"source": source, "partition": partition, "offset": decision.offset}
+    match decision:
+        case IdleAdvance():
+            fields["idle"] = rfc3339(decision.until)
+        case FutureRejection():
+            fields["future"] = decision.index
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def read_decisions(lines: Iterable[bytes], name: str) -> dict[tuple[str, int], list[ClockDecision]]:
+    """The decisions of a file by (source, partition), in order. Raises `UsageError`."""
+    found: dict[tuple[str, int], list[ClockDecision]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            stored = _DECISION.decode(line)
+        except msgspec.DecodeError as error:
+            message = f"{name}:{number}: not a decision ({error}); `evaluator dump --decisions` writes these files"
+            raise UsageError(message) from error
+        found.setdefault((stored.source, stored.partition), []).append(_decision(stored, name, number))
+    return found
+
+
+def _decision(stored: _Decision, name: str, number: int) -> ClockDecision:
+    if stored.future is not None and stored.idle is None:
+        return FutureRejection(stored.offset, stored.future)
+    until = NOT_A_TIME if stored.idle is None else instant(stored.idle, "us")
+    if until == NOT_A_TIME or stored.future is not None:
+        message = f'{name}:{number}: a decision has either "idle" (a time) or "future" (an event number)'
+        raise UsageError(message)
+    return IdleAdvance(stored.offset, EpochUs(until))

@@ -1,0 +1,103 @@
+"""Formats: from the bytes of a record to rows of values. A further format is one new module in this package.
+
+A module exports `FORMATS`, a tuple of `Format`. What a format does not do is written once in
+`evaluator/wire/decode.py`: fields about the record itself, `where`, times, latencies, the future guard,
+duplicates, surfaces and series. So a reader only finds the values of the fields it is asked for.
+
+    paths   ("time", "status", "a.b")       asked for once, when the reader is made
+    row     (1769601600000, 200, None)      the values of one event, in that order; None: absent
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+from evaluator.errors import UsageError
+from evaluator.wire.rejection import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from evaluator.wire.config.model import FieldsConfig, SourceConfig
+    from evaluator.wire.field import Record
+
+Row = tuple[object, ...]
+"""JSON values; strings hold no half surrogates."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """The events of a run of records, in log order.
+
+    `position` and `index` say for each row which of the records it came from, and which event of it
+    it is; both are None where every record gave exactly one row. `faults` holds what gave no row, with
+    its position and index; `skipped` counts records and events that carry nothing to judge.
+    """
+
+    rows: list[Row]
+    position: list[int] | None = None
+    index: list[int] | None = None
+    faults: list[tuple[int, int, Fault]] = field(default_factory=list)
+    skipped: int = 0
+
+
+class Reader(Protocol):
+    """A format, compiled for one source."""
+
+    def __call__(self, values: Sequence[bytes], records: Sequence[Record]) -> Rows:
+        """Read `values`, which are the values of `records`. Total: no bytes make it raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format by its name in the config.
+
+    `reader(source, paths)` makes a reader whose rows hold the values at `paths`. `fields` fills in what
+    the format itself knows (its own time, latency, id), where the config says nothing.
+    """
+
+    name: str
+    reader: Callable[[SourceConfig, tuple[str, ...]], Reader]
+    fields: Callable[[FieldsConfig], FieldsConfig] = lambda configured: configured
+
+
+def known() -> frozenset[str]:
+    """The names of all formats."""
+    return frozenset(_formats())
+
+
+def get(name: str) -> Format:
+    """The format of that name."""
+    try:
+        return _formats()[name]
+    except KeyError:
+        message = f"unknown format {name!r}; known are {', '.join(sorted(known()))}"
+        raise UsageError(message) from None
+
+
+@cache
+def _formats() -> Mapping[str, Format]:
+    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
+    return {each.name: each for module in modules for each in module.FORMATS}
+
+
+def read_each(values: Iterable[bytes], events: Callable[[bytes], Sequence[Row | Fault]]) -> Rows:
+    """Rows of records that hold any number of events each. A record without any is skipped."""
+    out = Rows([], [], [])
+    position_of, index_of = [], []
+    for position, value in enumerate(values):
+        found = events(value)
+        out.skipped += not found
+        for index, event in enumerate(found):
+            if isinstance(event, Fault):
+                out.faults.append((position, index, event))
+            else:
+                out.rows.append(event)
+                position_of.append(position)
+                index_of.append(index)
+    out.position, out.index = position_of, index_of
+    return out

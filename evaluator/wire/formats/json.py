@@ -1,0 +1,273 @@
+"""The format `json`: one object a record, or with `batch` an array of them or a line each.
+
+Two ways to the same row. The *typed* way decodes into a struct that has only the named fields, as scalars;
+everything else is skipped without building it. Whatever does not fit the struct (a list of length 1, a
+literal key with dots, broken JSON) makes the record go the *lenient* way: the standard library's parser
+into dicts, then a look-up by path. The lenient way defines what a record means; that the typed way never
+answers differently is held by tests/property/test_decode_json_laws.py.
+
+msgspec checks neither UTF-8 nor nesting in what it skips, so both are checked before.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from operator import attrgetter
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from evaluator.wire.field import lookup
+from evaluator.wire.formats import Format, Row, Rows, read_each
+from evaluator.wire.number import integer
+from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evaluator.wire.config.model import SourceConfig
+    from evaluator.wire.field import Record
+
+MAX_DEPTH = 200
+"""Levels of nesting. More would let the depth of our own stack decide what is JSON."""
+
+_MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
+_SPACE = b" \t\r\n"
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+Scalar = bool | int | float | str | None
+
+
+class JsonReader:
+    """Reads the values at `paths`. Without `typed` every record goes the lenient way."""
+
+    def __init__(self, paths: Sequence[str], batch: str, *, typed: bool = True) -> None:
+        self._parts = [tuple(path.split(".")) for path in paths]
+        self._typed = _Typed.of(self._parts) if typed else None
+        batched = {"array": self._array, "lines": self._lines, "auto": self._auto}
+        self._batch: Callable[[bytes], Sequence[Row | Fault]] | None = batched.get(batch)
+
+    def __call__(self, values: Sequence[bytes], records: Sequence[Record]) -> Rows:  # noqa: ARG002  # a Reader
+        """Read the records' values; the records themselves are not looked at."""
+        if self._batch is not None:
+            return read_each(values, self._batch)
+        if self._typed is None:
+            return read_each(values, lambda value: [self._lenient(value)])
+        return self._ones(values, self._typed)
+
+    def _ones(self, values: Sequence[bytes], typed: _Typed) -> Rows:
+        """One event a record, without a step of Python for each.
+
+        `extend` keeps what it was given before an exception, so the reading goes on behind a misfit.
+        """
+        found: list[Row | Fault] = []
+        decode = typed.one if _plain(values) else typed.checked_one
+        ahead = map(typed.row, map(decode, values))
+        while True:
+            try:
+                found.extend(ahead)
+                break
+            except _MISFIT:
+                found.append(self._lenient(values[len(found)]))
+        return _separated(found)
+
+    def _one(self, value: bytes) -> Row | Fault:
+        if self._typed is not None:
+            try:
+                return self._typed.row(self._typed.checked_one(value))
+            except _MISFIT:
+                pass
+        return self._lenient(value)
+
+    def _lenient(self, value: bytes) -> Row | Fault:
+        payload = parse(value)
+        return payload if isinstance(payload, Fault) else self._row(payload)
+
+    def _row(self, payload: object) -> Row | Fault:
+        if not isinstance(payload, dict):
+            return Fault(Reason.WRONG_SHAPE, f"expected an object, found {_kind(payload)}")
+        return tuple([lookup(payload, parts) for parts in self._parts])
+
+    def _array(self, value: bytes) -> Sequence[Row | Fault]:
+        if self._typed is not None and (events := _split(value)) is not None:
+            return [self._one(event) for event in events]
+        payload = parse(value)
+        if isinstance(payload, Fault):
+            return [payload]
+        if not isinstance(payload, list):
+            return [Fault(Reason.WRONG_SHAPE, f"expected an array, found {_kind(payload)}")]
+        return [self._row(event) for event in payload]
+
+    def _lines(self, value: bytes) -> Sequence[Row | Fault]:
+        """Blank lines are no events, but a value without anything else is not JSON."""
+        lines = _lines_of(value)
+        return [self._one(line) for line in lines] if lines else [self._lenient(value)]
+
+    def _auto(self, value: bytes) -> Sequence[Row | Fault]:
+        """One document (an array, or an object over any number of lines), else lines if one of them is an object."""
+        whole = self._array(value) if value.lstrip(_SPACE).startswith(b"[") else [self._one(value)]
+        if len(whole) != 1 or not isinstance(whole[0], Fault) or whole[0].reason is not Reason.NOT_JSON:
+            return whole
+        lines = _lines_of(value)
+        if len(lines) > 1 and any(isinstance(parse(line), dict) for line in lines):
+            return self._lines(value)
+        return whole
+
+
+def _separated(found: Sequence[Row | Fault]) -> Rows:
+    """Rows and faults of records that gave one of them each."""
+    rows = [event for event in found if not isinstance(event, Fault)]
+    if len(rows) == len(found):
+        return Rows(rows)
+    position = [number for number, event in enumerate(found) if not isinstance(event, Fault)]
+    faults = [(number, 0, event) for number, event in enumerate(found) if isinstance(event, Fault)]
+    return Rows(rows, position, [0] * len(rows), faults)
+
+
+class _Typed:
+    """The struct of a source's fields."""
+
+    def __init__(self, struct: type[msgspec.Struct], attributes: Sequence[str]) -> None:
+        self.one = msgspec.json.Decoder(struct).decode
+        self.row = _row_of(attributes)
+
+    @classmethod
+    def of(cls, paths: Sequence[tuple[str, ...]]) -> _Typed | None:
+        """The struct for these paths; None where msgspec has none (a path within a path, an odd name)."""
+        try:
+            struct, attributes = _struct(paths)
+        except (_NoStruct, ValueError):
+            return None
+        return cls(struct, [attributes[path] for path in paths])
+
+    def checked_one(self, value: bytes) -> msgspec.Struct:
+        _check(value)
+        return self.one(value)
+
+
+class _NoStruct(Exception):  # noqa: N818  # no error: the lenient way serves
+    """A path leads through another path's value."""
+
+
+def _struct(paths: Sequence[tuple[str, ...]]) -> tuple[type[msgspec.Struct], dict[tuple[str, ...], str]]:
+    """A struct for paths that are split at their dots, and which attribute of it holds which path.
+
+    A nested field that is null, and a literal key with dots that is not, do not fit: there the lenient
+    way has to look which of them counts.
+    """
+    heads: dict[str, list[tuple[str, ...]]] = {}
+    for path in paths:
+        heads.setdefault(path[0], []).append(path[1:])
+    fields: list[tuple[str, object, object]] = []
+    attributes: dict[tuple[str, ...], str] = {}
+    for number, (head, rests) in enumerate(heads.items()):
+        name = f"f{number}"
+        if set(rests) == {()}:
+            attributes[(head,)] = name
+            fields.append((name, Scalar, msgspec.field(default=None, name=head)))
+        elif () in rests:
+            raise _NoStruct
+        else:
+            child, below = _struct(rests)
+            attributes |= {(head, *rest): f"{name}.{attribute}" for rest, attribute in below.items()}
+            fields.append((name, child, msgspec.field(default_factory=child, name=head)))
+    literals = {".".join(path[:cut]) for path in paths for cut in range(2, len(path) + 1)}
+    for number, literal in enumerate(sorted(literals)):
+        fields.append((f"literal{number}", None, msgspec.field(default=None, name=literal)))
+    return msgspec.defstruct("Event", fields, gc=False), attributes
+
+
+def _row_of(attributes: Sequence[str]) -> Callable[[msgspec.Struct], Row]:
+    if not attributes:
+        return lambda _: ()
+    getter = attrgetter(*attributes)
+    return getter if len(attributes) > 1 else lambda event: (getter(event),)
+
+
+def parse(value: bytes) -> object:
+    """The JSON document `value`, or the `Fault` that it is none. Strings may hold half surrogates.
+
+    RFC 8259: no NaN, no byte order mark, the last of several equal keys wins. A number beyond the doubles
+    becomes infinite, as any use of it will find.
+    """
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as error:
+        return Fault(Reason.NOT_JSON, f"not UTF-8 at byte {error.start}")
+    if _nested_too_deep(value):
+        return Fault(Reason.NOT_JSON, f"nested more than {MAX_DEPTH} levels deep")
+    try:
+        return _DECODER.decode(text)
+    except ValueError as error:
+        return Fault(Reason.NOT_JSON, str(error)[:MAX_DETAIL])
+
+
+def _constant(name: str) -> NoReturn:
+    message = f"{name} is no JSON value"
+    raise ValueError(message)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_int=integer)
+
+
+def _split(value: bytes) -> list[bytes] | None:
+    """The elements of an array, each as it stands; None where only the lenient way can tell what it is."""
+    try:
+        if not value.isascii():
+            value.decode()
+        events = [bytes(raw) for raw in _SPLITTER.decode(value)]
+    except _MISFIT:
+        return None
+    return None if any(_may_be_deep(event, outside=1) for event in events) else events
+
+
+_SPLITTER = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _check(value: bytes) -> None:
+    """Raise ValueError unless msgspec may be trusted with `value`."""
+    if not value.isascii():
+        value.decode()
+    if _may_be_deep(value):
+        message = "perhaps nested too deep"
+        raise ValueError(message)
+
+
+def _plain(values: Sequence[bytes]) -> bool:
+    """Whether all of the values pass `_check`, as far as a look at all of them at once can tell."""
+    return max(map(len, values), default=0) <= 2 * MAX_DEPTH and b"".join(values).isascii()
+
+
+def _may_be_deep(value: bytes, outside: int = 0) -> bool:
+    """Whether `value` could be nested too deep within `outside` levels. A level takes two bytes, one a bracket."""
+    levels = MAX_DEPTH - outside
+    return len(value) > 2 * levels and value.count(b"{") + value.count(b"[") > levels
+
+
+def _nested_too_deep(value: bytes) -> bool:
+    if not _may_be_deep(value):
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", value)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+def _lines_of(value: bytes) -> list[bytes]:
+    return [line for line in value.split(b"\n") if line.strip(_SPACE)]
+
+
+def _kind(payload: object) -> str:
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(payload), "a number")
+
+
+def _reader(source: SourceConfig, paths: tuple[str, ...]) -> JsonReader:
+    return JsonReader(paths, source.batch)
+
+
+FORMATS = (Format("json", _reader),)

@@ -1,0 +1,55 @@
+"""Partials as bytes: what stage 1 writes to `<app>.partials` and stage 2 reads.
+
+A partial larger than `PART_LIMIT` is split into numbered parts; all of them travel in one transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from evaluator.core.partial import Partial
+from evaluator.wire.stored import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PART_LIMIT = 512 * 1024
+"""Half of Kafka's default record limit, so that no setting of a healthy cluster refuses a part."""
+
+_CODEC = Codec("partial", 1, Partial)
+
+
+def encode(partial: Partial) -> list[bytes]:
+    """The parts of a partial, in order; most have one."""
+    whole = _CODEC.encode(partial)
+    if len(whole) <= PART_LIMIT or len(partial.cells) <= 1 and not _divisible(partial):
+        return [whole]
+    pieces = list(_pieces(partial))
+    return [
+        _CODEC.encode(replace(piece, part=number, parts=len(pieces))) for number, piece in enumerate(pieces)
+    ]
+
+
+def decode(value: bytes) -> Partial:
+    """The partial of a record's value. Raises `StateRefused`."""
+    partial: Partial = _CODEC.decode(value)
+    return partial
+
+
+def _divisible(partial: Partial) -> bool:
+    return any(len(cells) > 1 for _, cells in partial.cells)
+
+
+def _pieces(partial: Partial) -> Iterator[Partial]:
+    """Halve the cells until each piece fits; the decisions travel with the first."""
+    flat = tuple((key, (cell,)) for key, cells in partial.cells for cell in cells)
+    waiting = [replace(partial, cells=flat)]
+    while waiting:
+        piece = waiting.pop()
+        if len(piece.cells) <= 1 or len(_CODEC.encode(piece)) <= PART_LIMIT:
+            yield piece
+            continue
+        middle = len(piece.cells) // 2
+        waiting.append(replace(piece, cells=piece.cells[middle:], decisions=()))
+        waiting.append(replace(piece, cells=piece.cells[:middle]))

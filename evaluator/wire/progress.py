@@ -1,0 +1,66 @@
+"""Stage 1's progress: one record per source partition, written with every commit of it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from evaluator.core.event import EpochUs
+from evaluator.core.watermark import PartitionTime
+from evaluator.wire.stored import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class LastRecord:
+    """The last consumed record: enough to notice that a topic was recreated under the same name."""
+
+    offset: int
+    timestamp: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProgress:
+    """Where stage 1 of one source partition stands after transaction `sequence` (0: genesis).
+
+    `sent` is, per shard, the `end` of the last partial that was sent to it. `newest_pane_end` is the end of
+    the newest pane that was filled under any configuration so far. `clock_rejected` are the
+    (offset, event) that only the clock rejected among the records that deduplication reads again.
+    """
+
+    sequence: int
+    topic: str
+    partitions: int
+    next_offset: int
+    time: PartitionTime
+    newest_pane_end: EpochUs
+    sent: dict[int, int]
+    revision: int
+    config: str
+    shards: int
+    last: LastRecord | None = None
+    clock_rejected: tuple[tuple[int, int], ...] = ()
+
+
+_CODEC = Codec("progress of a source partition", 1, SourceProgress)
+
+
+def key_of(partition: int) -> bytes:
+    """The key of a partition's progress record."""
+    return str(partition).encode()
+
+
+def encode(progress: SourceProgress) -> bytes:
+    """The value of a progress record."""
+    return _CODEC.encode(progress)
+
+
+def decode(value: bytes) -> SourceProgress:
+    """The progress of a record's value. Raises `StateRefused`."""
+    progress: SourceProgress = _CODEC.decode(value)
+    return progress
+
+
+def checksum_of(value: bytes | None) -> int:
+    """CRC-32 of a record's value; a tombstone counts as empty."""
+    return zlib.crc32(value or b"")

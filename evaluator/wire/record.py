@@ -1,0 +1,259 @@
+"""The public JSON records: alert, status and verdict (docs/contracts.md, 2).
+
+Key order is the schema's. Values are exact rationals rounded at 6 decimals and written without exponent, so
+two processes that decided the same write the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from evaluator.core.alert import WINDOWS_SHOWN, Transition, key_of, labels_of
+from evaluator.core.condition import Kind, Op
+from evaluator.core.event import NO_LATENCY
+from evaluator.core.streak import Reason
+from evaluator.core.verdict import Verdict
+from evaluator.wire.config.duration import format_duration
+from evaluator.wire.text import decimal, percent, rfc3339, span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evaluator.core.condition import Condition
+    from evaluator.core.decide import Progress
+    from evaluator.core.evaluate import KnownRule, SourceState, Totals
+    from evaluator.core.event import EpochUs, SeriesKey
+    from evaluator.core.pane import Evidence
+    from evaluator.core.rule import Rule, Surface
+    from evaluator.core.verdict import Value, Window
+
+
+class Input(NamedTuple):
+    """A range of offsets of one source partition that an alert was computed from."""
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Who writes the records: what appears in every one of them."""
+
+    app_id: str
+    config: str
+    version: str
+    external_url: str
+
+
+def alert_record(
+    transition: Transition, publisher: Publisher, inputs: Sequence[Input], *, late: bool
+) -> dict[str, Any]:
+    """The alert record of a transition, ready for `dumps`."""
+    rule, surface = transition.rule, transition.surface
+    resolved = transition.status == "resolved"
+    fingerprint = transition.fingerprint
+    return {
+        "id": transition.id,
+        "status": transition.status,
+        "reason": transition.reason.value,
+        "alertname": rule.name,
+        "surface": surface.name,
+        "slo": rule.slo,
+        "severity": rule.severity,
+        "labels": dict(sorted(transition.labels.items())),
+        "annotations": {"summary": summary(transition), **rule.annotations},
+        "startsAt": rfc3339(transition.starts_at),
+        "firedAt": rfc3339(transition.fired_at),
+        "endsAt": rfc3339(transition.at) if resolved else None,
+        "generatorURL": f"{publisher.external_url}/alerts/{fingerprint}",
+        "fingerprint": fingerprint,
+        "episode": transition.episode,
+        "key": transition.key,
+        "rule": rule_record(rule),
+        "windows": [window_record(window) for window in transition.windows[-WINDOWS_SHOWN:]],
+        "owners": list(surface.owners),
+        "owner_source": surface.owner_source,
+        "evidence": {
+            "failing": [evidence_record(event) for event in transition.failing],
+            "slowest": [evidence_record(event) for event in transition.slowest],
+        },
+        "budget": None,
+        "provenance": {
+            "config": publisher.config,
+            "version": publisher.version,
+            "inputs": [{"topic": i.topic, "partition": i.partition, "from": i.begin, "to": i.end} for i in inputs],
+        },
+        "evaluated_late": late,
+    }
+
+
+def alert_headers(transition: Transition, publisher: Publisher) -> tuple[tuple[str, bytes], ...]:
+    """The CloudEvents 1.0 headers (binary mode) of an alert record."""
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": transition.id,
+        "ce_type": f"dev.slo-evaluator.alert.{transition.status}.v1",
+        "ce_source": f"/evaluator/{publisher.app_id}",
+        "ce_subject": transition.key,
+        "ce_time": rfc3339(transition.at),
+        "ce_partitionkey": transition.key,
+        "content-type": "application/json",
+    }
+    return tuple((name, value.encode("utf-8", "replace")) for name, value in headers.items())
+
+
+def status_record(
+    known: KnownRule, series: SeriesKey, progress: Progress, totals: Totals, source: SourceState, now: EpochUs
+) -> dict[str, Any]:
+    """The newest state of an alert and series, ready for `dumps`."""
+    rule, surface, streak = known.rule, known.surface, progress.streak
+    return {
+        "key": key_of(rule, surface, series),
+        "alertname": rule.name,
+        "surface": surface.name,
+        "slo": rule.slo,
+        "severity": rule.severity,
+        "labels": dict(sorted(labels_of(rule, surface, series).items())),
+        "phase": streak.phase.value,
+        "streak": streak.breaches,
+        "required": rule.required,
+        "startsAt": _moment(streak.starts_at),
+        "firedAt": _moment(streak.fired_at),
+        "data": _DATA[progress.windows[-1].verdict] if progress.windows else "warming",
+        "windows": [window_record(window) for window in progress.windows],
+        "budget": None,
+        "rule": rule_record(rule),
+        "source": surface.source,
+        "watermark": rfc3339(source.time.watermark) if source.time.watermark >= 0 else None,
+        "updatedAt": rfc3339(now),
+        "owners": list(surface.owners),
+        "annotations": dict(rule.annotations),
+        "events": {"good": totals.good, "bad": totals.bad, "unknown": totals.unknown},
+    }
+
+
+_DATA = {
+    Verdict.BREACH: "ok",
+    Verdict.OK: "ok",
+    Verdict.NO_DATA: "no_data",
+    Verdict.INSUFFICIENT: "insufficient",
+}
+
+
+def verdict_record(rule: Rule, surface: Surface, series: SeriesKey, window: Window) -> dict[str, Any]:
+    """One decided window, or a run of equal ones, ready for `dumps`."""
+    return {
+        "key": key_of(rule, surface, series),
+        "alertname": rule.name,
+        "surface": surface.name,
+        "labels": dict(sorted(labels_of(rule, surface, series).items())),
+        **window_record(window),
+    }
+
+
+def rule_record(rule: Rule) -> dict[str, Any]:
+    """What a rule asks for, in the words of the config."""
+    count: dict[str, Any] = (
+        {"consecutive": rule.required} if rule.among is None else {"m_of_n": [rule.required, rule.among]}
+    )
+    return {
+        "when": [condition.text for condition in rule.conditions],
+        "window": format_duration(rule.window),
+        "every": format_duration(rule.every),
+        **count,
+    }
+
+
+def window_record(window: Window) -> dict[str, Any]:
+    """A decided window; a run of equal ones says how many and until when."""
+    record: dict[str, Any] = {
+        "start": rfc3339(window.start),
+        "end": rfc3339(window.end),
+        "verdict": window.verdict.value,
+        "breached": list(window.breached),
+        "values": {value.name: _shown(value) for value in window.values},
+        "estimate": [value.name for value in window.values if value.is_estimate],
+        "n": window.n,
+        "bad": window.bad,
+    }
+    if window.length > 1:
+        record |= {"count": window.length, "until": rfc3339(window.last_end)}
+    return record
+
+
+def evidence_record(event: Evidence) -> dict[str, Any]:
+    """One event that proves something; its latency in seconds."""
+    latency = None if event.latency == NO_LATENCY else _number(Fraction(event.latency, 1_000_000))
+    return {"trace_id": event.trace_id, "time": rfc3339(event.time), "latency": latency}
+
+
+def dumps(record: dict[str, Any]) -> bytes:
+    """The JSON of a record."""
+    return orjson.dumps(record)
+
+
+def _shown(value: Value) -> orjson.Fragment | None:
+    if value.value is None:
+        return None
+    return _number(value.value / 1_000_000 if value.is_latency else value.value)
+
+
+def _number(value: Fraction) -> orjson.Fragment:
+    # A fragment, because orjson would write 0.000001 with an exponent.
+    return orjson.Fragment(decimal(value).encode())
+
+
+def _moment(moment: EpochUs | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
+
+
+def summary(transition: Transition) -> str:
+    """One line for a person: what is wrong, by how much, for how long, or that it is over."""
+    rule, name = transition.rule, transition.key.partition("/")[2].partition("{")[2]
+    where = transition.surface.name + (f" {{{name}" if name else "")
+    match transition.reason:
+        case Reason.BREACHED:
+            return f"{where}: {_breach(transition)}"
+        case Reason.RECOVERED:
+            return f"{where}: {rule.name} recovered after {format_duration(transition.at - transition.starts_at)}"
+        case Reason.EXPIRED:
+            return f"{where}: {rule.name} expired, no events for {format_duration(rule.expire_after)}"
+        case Reason.RULE_REMOVED | Reason.RULE_CHANGED:
+            return f"{where}: {rule.name} resolved because the rule was {transition.reason.value[5:]}"
+
+
+def _breach(transition: Transition) -> str:
+    rule, window = transition.rule, transition.windows[-1]
+    by_text = {condition.text: condition for condition in rule.conditions}
+    values = {value.name: value for value in window.values}
+    texts = [_comparison(by_text[text], values[by_text[text].name]) for text in window.breached] or ["no data"]
+    length = format_duration(rule.window)
+    if rule.among is not None:
+        windows = f"in {rule.required} of {rule.among} {length} windows"
+    elif rule.required > 1:
+        windows = f"in {rule.required} consecutive {length} windows"
+    else:
+        windows = f"in a {length} window"
+    return f"{' and '.join(texts)} {windows} ({window.bad} of {window.n} failed in the last)"
+
+
+def _comparison(condition: Condition, value: Value) -> str:
+    if value.value is None:
+        return condition.text
+    if condition.kind in {Kind.ERROR_RATIO, Kind.SLOW_RATIO}:
+        shown = percent(value.value)
+    elif value.is_latency:
+        # A sketch may show a value on the other side of the threshold that was counted exactly.
+        shown = ("about " if value.is_estimate else "") + span(float(value.value))
+    else:
+        shown = decimal(value.value)
+    return f"{condition.name} {shown} {_SIGN[condition.op]} {condition.text.rpartition(' ')[2]}"
+
+
+_SIGN = {Op.GT: ">", Op.GE: ">=", Op.LT: "<", Op.LE: "<="}

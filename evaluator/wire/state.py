@@ -1,0 +1,109 @@
+"""Stage 2's state as records of `<app>.state`, one per thing that changes by itself.
+
+    key                              value
+    "m"                              sources, rules, progress in `<app>.partials`
+    "p" series 0xff step slot        one pane, while a window may still ask for it
+    "a" series 0xff alert            one alert's progress over one series
+
+A pane changes often and is small; what did not change is not written. A null value deletes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from evaluator.core.decide import Progress
+from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
+from evaluator.core.pane import Pane
+from evaluator.wire.stored import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+META_KEY = b"m"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The progress of a shard: written with every commit of it.
+
+    `sequence` rises by 1 per committed transaction, `next_offset` is where to read `<app>.partials` on.
+    """
+
+    sequence: int
+    next_offset: int
+    shards: int
+    revision: int
+    config: str
+    sources: dict[str, SourceState] = field(default_factory=dict)
+    rules: dict[str, KnownRule] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProgress:
+    """An alert's progress, with the events of its series so far (for the metrics)."""
+
+    progress: Progress
+    totals: Totals
+
+
+_META = Codec("state of a shard", 1, Meta)
+_PANE = Codec("pane", 1, Pane)
+_PROGRESS = Codec("alert progress", 1, StoredProgress)
+_KEY = msgspec.msgpack.Encoder()
+_PANE_KEY = msgspec.msgpack.Decoder(PaneId)
+_PROGRESS_KEY = msgspec.msgpack.Decoder(ProgressId)
+
+
+def encode_meta(meta: Meta) -> bytes:
+    """The value of the record `META_KEY`."""
+    return _META.encode(meta)
+
+
+def pane_record(place: PaneId, pane: Pane | None) -> tuple[bytes, bytes | None]:
+    """Key and value of a pane; None deletes it."""
+    return b"p" + _KEY.encode(place), None if pane is None else _PANE.encode(pane)
+
+
+def progress_record(
+    place: ProgressId, progress: Progress | None, totals: Totals | None
+) -> tuple[bytes, bytes | None]:
+    """Key and value of an alert's progress; None deletes it."""
+    value = None if progress is None else _PROGRESS.encode(StoredProgress(progress, totals or Totals()))
+    return b"a" + _KEY.encode(place), value
+
+
+def restore(records: Iterable[tuple[bytes, bytes | None]]) -> tuple[Meta | None, Snapshot | None]:
+    """A shard's state from its records, oldest first; (None, None) where there never was one.
+
+    Raises `StateRefused` where a record is damaged, newer than this version, or without its shard's meta.
+    """
+    newest: dict[bytes, bytes] = {}
+    for key, value in records:
+        if value is None:
+            newest.pop(key, None)
+        else:
+            newest[key] = value
+    stored = newest.pop(META_KEY, None)
+    if stored is None:
+        return None, None
+    meta: Meta = _META.decode(stored)
+    snapshot = Snapshot(sources=meta.sources, rules=meta.rules)
+    for key, value in newest.items():
+        _place(snapshot, key, value)
+    return meta, snapshot
+
+
+def _place(snapshot: Snapshot, key: bytes, value: bytes) -> None:
+    if key.startswith(b"p"):
+        snapshot.panes[_PANE_KEY.decode(key[1:])] = _PANE.decode(value)
+    else:
+        place = _PROGRESS_KEY.decode(key[1:])
+        stored: StoredProgress = _PROGRESS.decode(value)
+        snapshot.progress[place] = stored.progress
+        snapshot.totals[place.series] = stored.totals
+
+
