@@ -13,6 +13,7 @@ class Dedup:
         self._newest: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
+        """Count the ids that are remembered."""
         return len(self._newest)
 
     def fresh(self, offset: int, identity: str) -> bool:

@@ -18,6 +18,9 @@ _RECORD_TOPIC = "record.topic"
 _KEY = "key"
 _HEADER = "header:"
 
+_WORD = 64
+"""Bits of the longest integer that somebody would use as an id."""
+
 
 class Record(Protocol):
     """A record of a log, as far as decoding needs it.
@@ -103,8 +106,8 @@ def _clean(value: object) -> object:
 
 def text_of(value: object) -> str:
     """The text of an id: a string as it is, an integer with all its digits, anything else as a label's."""
-    if type(value) is int:
-        return str(value) if value.bit_length() <= 64 else label_of(value)
+    if type(value) is int and value.bit_length() <= _WORD:
+        return str(value)
     return label_of(value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from datetime import time as clock_time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,10 +34,7 @@ def instant(value: object, unit: str) -> int:
     A number, or a string in JSON's number grammar, counts in `unit`; any other string is ISO 8601.
     """
     number = number_of(value)
-    if number is not None:
-        time = micros(number, unit)
-    else:
-        time = _iso(value) if isinstance(value, str) else None
+    time = _iso(value) if number is None else micros(number, unit)
     return time if time is not None and 0 <= time <= LAST else NOT_A_TIME
 
 
@@ -49,22 +47,25 @@ def instant_column(values: Sequence[object], unit: str) -> Int64s:
     return np.array([instant(value, unit) for value in values], dtype=np.int64)
 
 
-def _iso(text: str) -> int | None:
-    match = _ISO.fullmatch(text)
+def _iso(text: object) -> int | None:
+    match = _ISO.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
     year, month, day, hour, minute, second, fraction, sign, hours, minutes = match.groups()
     try:
         days = date(int(year), int(month), int(day)).toordinal() - _EPOCH
+        local = _seconds(hour, minute, second)
+        east = _seconds(hours, minutes, None)
     except ValueError:
         return None
-    clock = (int(hour), int(minute), int(second or 0))
-    offset = (int(hours or 0), int(minutes or 0))
-    if clock > (23, 59, 59) or max(clock[1:]) > 59 or offset[0] > 23 or offset[1] > 59:
-        return None
-    east = (offset[0] * 60 + offset[1]) * (-60 if sign == "-" else 60)
-    seconds = days * 86_400 + clock[0] * 3600 + clock[1] * 60 + clock[2] - east
+    seconds = days * 86_400 + local - (-east if sign == "-" else east)
     return seconds * 1_000_000 + (_fraction(fraction) if fraction else 0)
+
+
+def _seconds(hours: str | None, minutes: str | None, seconds: str | None) -> int:
+    """Seconds of a time of day, absent parts being 0. Raises ValueError where there is no such time."""
+    of_day = clock_time(int(hours or 0), int(minutes or 0), int(seconds or 0))
+    return of_day.hour * 3600 + of_day.minute * 60 + of_day.second
 
 
 def _fraction(digits: str) -> int:

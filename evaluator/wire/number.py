@@ -29,6 +29,8 @@ _EXACT_BELOW = 2.0**53
 """Up to here a double holds every integer, so integers may be converted among doubles."""
 
 _OUT_OF_RANGE = 2.0**62
+_HALF = 500
+"""Of a thousand nanoseconds: the tie."""
 
 MAX_DIGITS = 4300
 """Python and msgspec both refuse longer integers; here they are infinite, which no check lets pass."""
@@ -73,7 +75,7 @@ def micros(number: Number, unit: str) -> int | None:
 
 def _thousandth(number: int) -> int:
     quotient, rest = divmod(number, 1000)
-    return quotient + (rest > 500 or (rest == 500 and quotient & 1))
+    return quotient + (rest > _HALF or (rest == _HALF and quotient & 1))
 
 
 def micros_column(values: Sequence[Number], unit: str, highest: int) -> Int64s | None:
@@ -110,7 +112,7 @@ def _multiples(raw: Int64s, per: int, highest: int) -> Int64s:
 
 def _thousandths(raw: Int64s, highest: int) -> Int64s:
     quotient, rest = np.divmod(raw, 1000)
-    rounded = quotient + ((rest > 500) | ((rest == 500) & (quotient & 1 == 1)))
+    rounded = quotient + ((rest > _HALF) | ((rest == _HALF) & (quotient & 1 == 1)))
     return np.where((rounded >= 0) & (rounded <= highest), rounded, -1)
 
 

@@ -245,7 +245,7 @@ def test_every_effect_can_be_stopped_before_and_after() -> None:
 
 
 @pytest.mark.parametrize(("moment", "visible"), [("producer.commit:before", []), ("producer.commit:after", [b"1"])])
-def test_a_lost_answer_leaves_the_commit_undone_or_done_and_a_bump_heals(moment: str, visible: list[bytes]) -> None:
+def test_a_lost_answer_leaves_the_commit_undone_or_done_and_a_revival_heals(moment: str, visible: list[bytes]) -> None:
     async def main() -> None:
         lost: list[str] = [moment]
 
@@ -260,8 +260,8 @@ def test_a_lost_answer_leaves_the_commit_undone_or_done_and_a_bump_heals(moment:
             await owner.commit()
         with pytest.raises(RuntimeError):
             owner.begin()
-        await owner.bump()
-        # The bump decided the transaction: what is not visible now never will be.
+        await owner.revive()
+        # That decided the transaction: what is not visible now never will be.
         assert [record.value for record in await log.read(ONLY)] == visible
         owner.begin()
         await put(owner, b"2")

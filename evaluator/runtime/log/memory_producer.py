@@ -31,17 +31,17 @@ class MemoryProducer:
         """Take over the transactional id."""
         self._check_running()
         own = await self._steps.around("producer.start", lambda: self._cluster.start(self._id), self._id)
-        # Only now: a process that never sees the answer does not know its epoch either.
         self._own, self._begun = own, False
 
     async def bump(self) -> None:
         """Raise the own epoch; an open transaction of ours is aborted."""
         own = self._started()
         own = await self._steps.around("producer.bump", lambda: self._cluster.bump(self._id, own), self._id)
+        # Only now: who never sees the answer does not know its epoch either.
         self._own, self._begun = own, False
 
     async def revive(self) -> None:
-        """There is no client to replace in memory."""
+        """Bump: in memory there is no client underneath that could still send something."""
         await self.bump()
 
     def begin(self) -> None:

@@ -9,15 +9,15 @@ numbers the owners and transactions of a transactional id; a producer with an ol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from evaluator.core.event import EpochUs
 from evaluator.errors import EvaluatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
-
-    from evaluator.core.event import EpochUs
+    from collections.abc import Awaitable, Mapping
 
 
 class Partition(NamedTuple):
@@ -131,8 +131,11 @@ class Producer(Protocol):
         """Raise the own epoch. Raises `Fenced` if another producer started since, takes nothing back."""
 
     def begin(self) -> None:
-        """Begin a transaction. Nothing is sent yet. Beginning or ending one at the wrong moment is a bug:
-        `RuntimeError`. After a failed `commit` or `abort`, and after `Fenced`, `bump` or `start` first."""
+        """Begin a transaction. Nothing is sent yet.
+
+        Beginning or ending one at the wrong moment is a bug: `RuntimeError`. After a failed `commit` or
+        `abort`, and after `Fenced`, `bump`, `revive` or `start` come first.
+        """
 
     async def send(self, record: Outgoing) -> Awaitable[int]:
         """Hand over a record; the returned awaitable gives its append time in milliseconds or raises."""
@@ -141,8 +144,10 @@ class Producer(Protocol):
         """Make the transaction visible. Raises `OutcomeUnknown` when no answer came."""
 
     async def revive(self) -> None:
-        """After `OutcomeUnknown`: replace the client underneath, keep id and epoch, and bump, which decides the
-        transaction in doubt. Raises `Fenced` if another producer started since."""
+        """After `OutcomeUnknown`: replace the client underneath, keep id and epoch, and bump.
+
+        The bump decides the transaction in doubt. Raises `Fenced` if another producer started since.
+        """
 
     async def abort(self) -> None:
         """Drop the transaction."""
@@ -168,17 +173,21 @@ class Consumer(Protocol):
         """Join the group."""
 
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, Fetched]:
-        """Successful fetches since the last call: an entry without records says that a partition was
-        fetched at its end (or at the last stable offset: then `next_offset` is below `high_watermark`).
-        Waits up to `timeout_s` for records. Runs the rebalance callbacks. Raises `OffsetOutOfRange`;
-        no position moves then."""
+        """Successful fetches since the last call. Waits up to `timeout_s` for records.
+
+        An entry without records says that a partition was fetched at its end (or at the last stable offset:
+        then `next_offset` is below `high_watermark`). Runs the rebalance callbacks. Raises
+        `OffsetOutOfRange`; no position moves then.
+        """
 
     def assignment(self) -> frozenset[Partition]:
         """The partitions that the last rebalance gave us."""
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Read on from `offset`. Like `pause` and `resume`, raises `StaleGeneration` for a partition that
-        is not assigned to us."""
+        """Read on from `offset`.
+
+        Like `pause` and `resume`, raises `StaleGeneration` for a partition that is not assigned to us.
+        """
 
     def pause(self, *partitions: Partition) -> None:
         """Stop fetching from these partitions."""

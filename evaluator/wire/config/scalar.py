@@ -28,9 +28,12 @@ MOST = 10**9
 """The largest count that a key takes: far above any use, and safe in 64 bits with everything it meets."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """How the text of a key becomes its value, and what JSON Schema says of the text."""
+    """How the text of a key becomes its value, and what JSON Schema says of the text.
+
+    Compared by identity: `typing` wants annotations that can be hashed.
+    """
 
     parse: Callable[[Any], object]
     schema: dict[str, Any]
