@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evaluator.wire.config.load import load_rules
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LINT_FINDINGS = 3
 

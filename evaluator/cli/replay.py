@@ -129,6 +129,7 @@ def _print(outcome: Outcome, output: Output) -> None:
 
 def _summarise(tallies: Counter[tuple[str, ...]]) -> None:
     """What was read and what was not judged, in one line on stderr."""
+
     def summed(*prefix: str) -> int:
         return sum(count for key, count in tallies.items() if key[: len(prefix)] == prefix)
 

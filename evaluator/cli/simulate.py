@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +15,7 @@ from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.instant import NOT_A_TIME, instant
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import BinaryIO
 
 
@@ -42,8 +42,7 @@ def simulate(
 
 def _write(scenario: Scenario, count: int, out: Path | None) -> None:
     def lines(stream: BinaryIO) -> None:
-        for _, event in islice(scenario.events(), count):
-            stream.write(event + b"\n")
+        stream.writelines(event + b"\n" for _, event in islice(scenario.events(), count))
 
     if out is None:
         lines(sys.stdout.buffer)
@@ -56,5 +55,3 @@ def _write(scenario: Scenario, count: int, out: Path | None) -> None:
         message = f"{out}: cannot be written ({error.strerror})"
         raise UsageError(message) from error
     sys.stderr.write(f"{count} events in {out}\n")
-
-

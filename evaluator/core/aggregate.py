@@ -12,6 +12,7 @@ less per event than updating panes for every small batch.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ from evaluator.core.partial import ClockDecision, FutureRejection, IdleAdvance, 
 from evaluator.core.watermark import BEGINNING, PartitionTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from evaluator.core.event import DurationUs
     from evaluator.core.rule import RuleSet, Source
@@ -169,7 +170,7 @@ class Aggregator:
     def _cells(self) -> tuple[tuple[SeriesKey, tuple[Cell, ...]], ...]:
         by_series: dict[int, list[Cell]] = {}
         for (series, step, index), pane in sorted(self._panes.items(), key=lambda item: item[0]):
-            by_series.setdefault(series, []).append(Cell(step, index, pane))
+            by_series.setdefault(series, []).append(Cell(step, index, pane.in_order()))
         keys = self.table.keys
         return tuple(sorted((keys[series], tuple(cells)) for series, cells in by_series.items()))
 
@@ -349,5 +350,3 @@ def _evidence(
         event = Evidence(EpochUs(int(run.time[row])), run.trace_ids[row], int(run.latency[row]))
         found.setdefault(place, []).append(event)
     return {place: strongest(tuple(events), failing=failing) for place, events in found.items()}
-
-

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core import grid
 from evaluator.core.event import EpochUs
+from evaluator.core.pane import Evidence
 from evaluator.core.streak import INACTIVE, Phase, Reason, Streak, advance, silence_jump
 from evaluator.core.verdict import Window, judge, total
 from evaluator.core.watermark import BEGINNING, NEVER
@@ -19,7 +20,7 @@ from evaluator.core.watermark import BEGINNING, NEVER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from evaluator.core.pane import Evidence, Pane
+    from evaluator.core.pane import Pane
     from evaluator.core.rule import Rule
     from evaluator.core.watermark import SourceTime
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator.core.alert import Transition, key_of, labels_of
 from evaluator.core.decide import Progress, Turn, Walk, turn_of
 from evaluator.core.event import DurationUs, EpochUs, SeriesKey, overflow_of
+from evaluator.core.pane import Pane
 from evaluator.core.partial import Origin
 from evaluator.core.rule import Rule, Surface
 from evaluator.core.streak import Phase, Reason
@@ -25,7 +26,7 @@ from evaluator.errors import StateGap
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from evaluator.core.pane import Cell, Pane
+    from evaluator.core.pane import Cell
     from evaluator.core.partial import Partial
     from evaluator.core.rule import RuleSet
 
@@ -205,9 +206,7 @@ class Evaluator:
     def _settle(self, source: str) -> None:
         """Let new and changed rules begin, once every partition reports under their config."""
         state = self._sources[source]
-        waiting = [
-            known for known in self._known.values() if known.begin is None and known.surface.source == source
-        ]
+        waiting = [known for known in self._known.values() if known.begin is None and known.surface.source == source]
         reported = [p for p in state.partitions.values() if p.origin.config == self._rules.hash]
         if not waiting or state.count == 0 or len(reported) < state.count:
             return

@@ -71,6 +71,7 @@ class EventBatch:
     weight: Int64s | None = None
 
     def __len__(self) -> int:
+        """How many events there are."""
         return len(self.offset)
 
 

@@ -100,6 +100,11 @@ class Pane:
         self.failing = strongest(self.failing + other.failing, failing=True)
         self.slowest = strongest(self.slowest + other.slowest, failing=False)
 
+    def in_order(self) -> Pane:
+        """The pane itself, its bins sorted: equal panes are equal bytes, however they were merged."""
+        self.bins = dict(sorted(self.bins.items()))
+        return self
+
     def copy(self) -> Pane:
         """An independent copy."""
         raw = None if self.raw is None else self.raw.copy()

@@ -10,12 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from evaluator.core.event import EpochUs, SeriesKey, shard_of
+from evaluator.core.event import DurationUs, EpochUs, SeriesKey, shard_of
+from evaluator.core.pane import Cell
 from evaluator.core.watermark import PartitionTime
 
-if TYPE_CHECKING:
-    from evaluator.core.event import DurationUs
-    from evaluator.core.pane import Cell
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,15 @@ event is decoded and matched stays in `wire`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from evaluator.core.condition import Condition
+from evaluator.core.event import DurationUs
 
-    from evaluator.core.condition import Condition
-    from evaluator.core.event import DurationUs
 
 
 class Policy(StrEnum):

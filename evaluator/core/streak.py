@@ -1,11 +1,11 @@
-"""Consecutive windows: from verdicts to transitions.
+r"""Consecutive windows: from verdicts to transitions.
 
 Everything that can change an alert's phase is in this file. It knows what windows do to a streak and when
 they end, no values, thresholds or clocks.
 
               N breaches in a row                K clear in a row
     inactive ---------------------> firing  ---------------------> inactive (recovered)
-        \\---- first breach ----> pending        silent too long --> inactive (expired)
+        \---- first breach ----> pending        silent too long --> inactive (expired)
 
                  breach            ok               held
     inactive     count it          -                -

@@ -90,7 +90,7 @@ class Window(NamedTuple):
         return alike and later.start > self.start and self[2:8] == later[2:8]
 
     def extended(self, later: Window) -> Window:
-        """This run with `later` at its end."""
+        """The run with `later` at its end."""
         return self._replace(length=self.length + later.length, until=later.last_end)
 
 
@@ -246,7 +246,7 @@ def measure(condition: Condition, sums: Totals) -> Value:
     return Value(condition.name, value, is_latency, condition.kind is Kind.QUANTILE)
 
 
-def _measured(condition: Condition, counts: Counts, sums: Totals) -> Fraction | None:
+def _measured(condition: Condition, counts: Counts, sums: Totals) -> Fraction | None:  # noqa: PLR0911  # a table by kind
     match condition.kind:
         case Kind.ERROR_RATIO:
             return Fraction(counts.bad, counts.known)

@@ -1,0 +1,1 @@
+"""The running parts: the log, the exactly-once task, the worker, clocks, web and metrics."""

@@ -88,7 +88,7 @@ class AggregateStage:
         self._read_from = 0
 
     def _is_ours(self, surface: str) -> bool:
-        return self._rules.surfaces[surface].source == self.source.name
+        return bool(self._rules.surfaces[surface].source == self.source.name)
 
     def _fresh(self, partitions: int, start: int, time: PartitionTime | None = None) -> Aggregator:
         return Aggregator(self._rules, self.source, self.input.index, partitions, self._shards, start, time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from evaluator.core.alert import key_of
 from evaluator.core.evaluate import Decisions, Evaluator
 from evaluator.core.event import EpochUs
 from evaluator.errors import StateRefused
@@ -98,7 +99,8 @@ class EvaluateStage:
             message = (f"its next partial is at offset {meta.next_offset}, the log holds {bounds[0]} to {bounds[1]}; "
                        f"partials were deleted or the topic recreated: use a new app_id")  # fmt: skip
         if message is not None:
-            raise StateRefused(f"{where}: {message}")
+            refusal = f"{where}: {message}"
+            raise StateRefused(refusal)
 
     # -- steady -----------------------------------------------------------------------------------------
 
@@ -180,14 +182,12 @@ class EvaluateStage:
     def _status(self, changes: Changes, now: EpochUs) -> Iterator[Outgoing]:
         for place in changes.progress:
             known, progress = self._evaluator.rule_of(place), self._evaluator.progress(place)
-            key = record_wire.key_of(known.rule, known.surface, place.series).encode("utf-8", "replace")
+            key = key_of(known.rule, known.surface, place.series).encode("utf-8", "replace")
             value = None
             if progress is not None:
                 source = self._evaluator.sources[known.surface.source]
                 totals = self._evaluator.totals(place.series)
-                value = record_wire.dumps(
-                    record_wire.status_record(known, place.series, progress, totals, source, now)
-                )
+                value = record_wire.dumps(record_wire.status_record(known, place.series, progress, totals, source, now))
             yield Outgoing(self._topics.status, key, value)
 
     def _state(self, changes: Changes) -> Iterator[Outgoing]:

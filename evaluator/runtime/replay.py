@@ -7,14 +7,18 @@ not grow with the input.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from evaluator.core.event import EpochUs
+from evaluator.core.partial import ClockDecision
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import UsageError
 from evaluator.runtime.clock import VirtualClock
@@ -28,12 +32,8 @@ from evaluator.wire.record import dumps
 
 if TYPE_CHECKING:
     import asyncio
-    from collections import Counter
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
     from typing import BinaryIO
 
-    from evaluator.core.partial import ClockDecision
     from evaluator.runtime.aggregate_stage import AggregateStage
     from evaluator.runtime.log.port import Record
     from evaluator.wire.config.load import Config

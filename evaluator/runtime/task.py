@@ -13,20 +13,19 @@ learns it before anything of it becomes visible.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
 from evaluator.errors import StateRefused
-from evaluator.runtime.log.port import Fenced, OutcomeUnknown, Partition, SendFailed
+from evaluator.runtime.log.port import Fenced, OutcomeUnknown, Outgoing, Partition, SendFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from evaluator.core.event import EpochUs
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Fetched, Log, Outgoing, Producer, Record
+    from evaluator.runtime.log.port import Fetched, Log, Producer, Record
 
 log = structlog.get_logger(__name__)
 
@@ -67,8 +66,11 @@ class Stage(Protocol):
         """Where to read on."""
 
     def restore(self, records: Sequence[Record], bounds: tuple[int, int], last: Record | None) -> None:
-        """Become what the records of `own` (oldest first) say. `bounds` are those of the input, `last` is
-        the input's record that was consumed last, if it is still there. Raises `StateRefused`."""
+        """Become what the records of `own` (oldest first) say.
+
+        `bounds` are those of the input, `last` is the input's record that was consumed last, if it is still
+        there. Raises `StateRefused`.
+        """
 
     def last_offset(self, records: Sequence[Record]) -> int | None:
         """The offset of the record consumed last, according to the records of `own`."""

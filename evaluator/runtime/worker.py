@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from evaluator.core.event import EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.aggregate_stage import AggregateStage
 from evaluator.runtime.evaluate_stage import EvaluateStage
@@ -23,6 +22,7 @@ from evaluator.runtime.task import Task, TaskState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from evaluator.core.event import EpochUs
     from evaluator.core.rule import RuleSet
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Consumer, Fetched, Log
@@ -33,6 +33,10 @@ log = structlog.get_logger(__name__)
 
 OFFSETS_EVERY_S = 10.0
 """Group offsets are for lag tools only: often enough for a graph, seldom enough to cost nothing."""
+
+
+QUIET_TURNS = 2
+"""Turns without news after which nothing is under way: what one stage wrote, the other read in the next."""
 
 
 class Pace(NamedTuple):
@@ -232,7 +236,7 @@ class Worker:
     async def drain(self) -> None:
         """Turn until nothing is left to read or write, committing everything on the way."""
         quiet = 0
-        while quiet < 2:
+        while quiet < QUIET_TURNS:
             busy = await self.turn()
             await self.aggregate.commit_all()
             busy = bool(await self.evaluate.poll(0, self._pace.max_records)) or busy
@@ -253,10 +257,8 @@ class Worker:
         """
         for name in self._rules.sources:
             stages = [stage for stage in self.source_stages() if stage.source.name == name]
-            if len(stages) < 2:
-                continue
             known = self.source_watermark(name)
-            slowest = min(stage.watermark for stage in stages)
+            slowest = min((stage.watermark for stage in stages), default=BEGINNING)
             limit = (known if known > BEGINNING else slowest) + self._max_skew
             for stage in stages:
                 ahead = slowest > BEGINNING and stage.watermark > limit

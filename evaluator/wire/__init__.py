@@ -1,0 +1,1 @@
+"""Bytes and values: formats, configuration, and the records that are written and read."""

@@ -74,7 +74,10 @@ class _Outcome:
 
 @dataclass(slots=True)
 class _Events:
-    """Those that are still in: a column of values for each field, the record of each event, its index in it."""
+    """Those that are still in: a column of values for each field, the record of each event, its index in it.
+
+    `time` and `weight` hold nothing before the step `values`.
+    """
 
     columns: list[column.Column]
     position: Int64s
@@ -194,7 +197,7 @@ class SourceDecoder:
         for get in self._about_record.values():
             of_record = [get(record) for record in records]
             columns.append(tuple([of_record[position] for position in positions.tolist()]))
-        return _Events(columns, positions, index, time=index)
+        return _Events(columns, positions, index, time=np.zeros(count, dtype=np.int64))
 
     def _readable(self, records: Sequence[Record], outcome: _Outcome) -> tuple[Sequence[Record], Int64s]:
         """The records that have a value of acceptable size, and where they stand in `records`."""

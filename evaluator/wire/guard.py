@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _LAST_MS = 10**15
 """No event is as late as this; larger record timestamps are capped so that their microseconds fit in 64 bits."""
 
-Flags = "npt.NDArray[np.bool_]"
-
 
 def late_for_record(
     time: Int64s, timestamps: Sequence[int | None], position: Int64s, max_future: DurationUs

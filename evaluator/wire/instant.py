@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date
-from datetime import time as clock_time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from evaluator.wire.number import micros, micros_column, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from evaluator.core.event import Int64s
 
@@ -21,11 +20,14 @@ LAST = 253_402_300_799_999_999
 
 NOT_A_TIME = -1
 
-_EPOCH = date(1970, 1, 1).toordinal()
-_ISO = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
-    r"(?:Z|([+-])([0-9]{2})(?::?([0-9]{2}))?)"
-)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS_END = len("2026-01-28T12:00:00")
+_MINUTES_END = len("2026-01-28T12:00")
+_LOCAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}")
+_TAIL = re.compile(r"(?:\.([0-9]+))?(?:Z|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9]))?)")
+
+_NEVER = -(10**18)
+"""Part of a time that is none: so far back that no other part makes up for it."""
 
 
 def instant(value: object, unit: str) -> int:
@@ -34,38 +36,71 @@ def instant(value: object, unit: str) -> int:
     A number, or a string in JSON's number grammar, counts in `unit`; any other string is ISO 8601.
     """
     number = number_of(value)
-    time = _iso(value) if number is None else micros(number, unit)
+    text = value if isinstance(value, str) else ""
+    time = _iso(text) if number is None else micros(number, unit)
     return time if time is not None and 0 <= time <= LAST else NOT_A_TIME
 
 
 def instant_column(values: Sequence[object], unit: str) -> Int64s:
     """`instant` of every value."""
-    if values and set(map(type, values)) <= {int, float}:
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return _texts(values, unit)  # type: ignore[arg-type]  # the line above tells
+    if kinds and kinds <= {int, float}:
         column = micros_column(values, unit, LAST)  # type: ignore[arg-type]  # the line above tells
         if column is not None:
             return column
     return np.array([instant(value, unit) for value in values], dtype=np.int64)
 
 
-def _iso(text: object) -> int | None:
-    match = _ISO.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        return None
-    year, month, day, hour, minute, second, fraction, sign, hours, minutes = match.groups()
+def _texts(values: Sequence[str], unit: str) -> Int64s:
+    """Times as text. Events of a batch share their seconds, and mostly their milliseconds: each is parsed once."""
+    seconds, tails = _Parsed(_local), _Parsed(_tail)
+    times = [seconds[text[:_SECONDS_END]] + tails[text[_SECONDS_END:]] for text in values]
+    return np.array(
+        [time if 0 <= time <= LAST else instant(text, unit) for time, text in zip(times, values, strict=True)],
+        dtype=np.int64,
+    )
+
+
+class _Parsed(dict[str, int]):
+    """What `parse` says of each text."""
+
+    def __init__(self, parse: Callable[[str], int]) -> None:
+        super().__init__()
+        self._parse = parse
+
+    def __missing__(self, text: str) -> int:
+        parsed = self[text] = self._parse(text)
+        return parsed
+
+
+def _iso(text: str) -> int:
+    """Epoch microseconds, of any year; far in the past where `text` is no time."""
+    if text[_MINUTES_END : _MINUTES_END + 1] in {"Z", "+", "-"}:
+        return _local(text[:_MINUTES_END] + ":00") + _tail(text[_MINUTES_END:])
+    return _local(text[:_SECONDS_END]) + _tail(text[_SECONDS_END:])
+
+
+def _local(text: str) -> int:
+    """Microseconds of a date and time of day, as if it were UTC."""
+    if _LOCAL.fullmatch(text) is None:
+        return _NEVER
     try:
-        days = date(int(year), int(month), int(day)).toordinal() - _EPOCH
-        local = _seconds(hour, minute, second)
-        east = _seconds(hours, minutes, None)
+        since = datetime.fromisoformat(text).replace(tzinfo=UTC) - _EPOCH
     except ValueError:
-        return None
-    seconds = days * 86_400 + local - (-east if sign == "-" else east)
-    return seconds * 1_000_000 + (_fraction(fraction) if fraction else 0)
+        return _NEVER
+    return (since.days * 86_400 + since.seconds) * 1_000_000
 
 
-def _seconds(hours: str | None, minutes: str | None, seconds: str | None) -> int:
-    """Seconds of a time of day, absent parts being 0. Raises ValueError where there is no such time."""
-    of_day = clock_time(int(hours or 0), int(minutes or 0), int(seconds or 0))
-    return of_day.hour * 3600 + of_day.minute * 60 + of_day.second
+def _tail(text: str) -> int:
+    """Microseconds that a fraction of a second adds and an offset to the east takes away."""
+    match = _TAIL.fullmatch(text)
+    if match is None:
+        return _NEVER
+    fraction, sign, hours, minutes = match.groups()
+    offset = (int(hours or 0) * 60 + int(minutes or 0)) * 60_000_000
+    return (_fraction(fraction) if fraction else 0) + (offset if sign == "-" else -offset)
 
 
 def _fraction(digits: str) -> int:

@@ -23,12 +23,10 @@ _CODEC = Codec("partial", 1, Partial)
 def encode(partial: Partial) -> list[bytes]:
     """The parts of a partial, in order; most have one."""
     whole = _CODEC.encode(partial)
-    if len(whole) <= PART_LIMIT or len(partial.cells) <= 1 and not _divisible(partial):
+    if len(whole) <= PART_LIMIT or (len(partial.cells) <= 1 and not _divisible(partial)):
         return [whole]
     pieces = list(_pieces(partial))
-    return [
-        _CODEC.encode(replace(piece, part=number, parts=len(pieces))) for number, piece in enumerate(pieces)
-    ]
+    return [_CODEC.encode(replace(piece, part=number, parts=len(pieces))) for number, piece in enumerate(pieces)]
 
 
 def decode(value: bytes) -> Partial:

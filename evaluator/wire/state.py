@@ -65,12 +65,10 @@ def encode_meta(meta: Meta) -> bytes:
 
 def pane_record(place: PaneId, pane: Pane | None) -> tuple[bytes, bytes | None]:
     """Key and value of a pane; None deletes it."""
-    return b"p" + _KEY.encode(place), None if pane is None else _PANE.encode(pane)
+    return b"p" + _KEY.encode(place), None if pane is None else _PANE.encode(pane.in_order())
 
 
-def progress_record(
-    place: ProgressId, progress: Progress | None, totals: Totals | None
-) -> tuple[bytes, bytes | None]:
+def progress_record(place: ProgressId, progress: Progress | None, totals: Totals | None) -> tuple[bytes, bytes | None]:
     """Key and value of an alert's progress; None deletes it."""
     value = None if progress is None else _PROGRESS.encode(StoredProgress(progress, totals or Totals()))
     return b"a" + _KEY.encode(place), value
@@ -105,5 +103,3 @@ def _place(snapshot: Snapshot, key: bytes, value: bytes) -> None:
         stored: StoredProgress = _PROGRESS.decode(value)
         snapshot.progress[place] = stored.progress
         snapshot.totals[place.series] = stored.totals
-
-

@@ -1,7 +1,7 @@
 """The envelope of internal records: a schema number and a checksum before the body.
 
 State that was damaged, or written by a newer release, is refused before anything is decided from it.
-Bodies are msgpack of the core's own values, with map keys in order, so that equal values are equal bytes.
+Bodies are msgpack of the core's own values.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def _encode_hook(value: object) -> object:
     raise NotImplementedError(message)
 
 
-def _decode_hook(kind: type, value: Any) -> Any:
+def _decode_hook(kind: type, value: Any) -> Any:  # noqa: ANN401  # msgspec's own signature
     if kind is Fraction:
         return Fraction(value)
     message = f"{kind.__name__} has no stored form"
     raise NotImplementedError(message)
 
 
-_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_hook, order="deterministic")
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
 
 
 class Codec(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class Codec(msgspec.Struct, frozen=True):
         body = _ENCODER.encode(value)
         return _HEAD.pack(self.schema, zlib.crc32(body)) + body
 
-    def decode(self, stored: bytes) -> Any:
+    def decode(self, stored: bytes) -> Any:  # noqa: ANN401  # what `kind` says; callers annotate it
         """The value of a stored form. Raises `StateRefused` where it is damaged or of another schema."""
         if len(stored) < _HEAD.size:
             message = f"{self.name}: a stored record of {len(stored)} bytes is too short; it was damaged"
@@ -68,7 +68,7 @@ class Codec(msgspec.Struct, frozen=True):
         return _decoder(self.kind).decode(body)
 
 
-def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:  # noqa: ANN401  # any type form, not only classes
     decoder = _DECODERS.get(kind)
     if decoder is None:
         decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind, dec_hook=_decode_hook)

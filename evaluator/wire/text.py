@@ -35,10 +35,10 @@ def percent(value: Fraction) -> str:
     return f"{float(value) * 100:.2f}".rstrip("0").rstrip(".") + "%"
 
 
+_SPANS = ((1_000_000, "s"), (1_000, "ms"), (1, "us"))
+
+
 def span(micros: float) -> str:
     """A latency for people: `612us`, `312ms`, `5.2s`."""
-    if micros < 1000:
-        return f"{micros:.0f}us"
-    if micros < 1_000_000:
-        return f"{micros / 1000:.4g}ms"
-    return f"{micros / 1_000_000:.4g}s"
+    size, unit = next((step for step in _SPANS if micros >= step[0]), _SPANS[-1])
+    return f"{micros / size:.4g}{unit}"

@@ -62,7 +62,7 @@ def killer_of(mutant: Mutant) -> str | None:
             cwd=ROOT, env={**os.environ, "PYTHONPATH": folder}, capture_output=True, text=True, check=False,
         )  # fmt: skip
     failed = re.search(r"^FAILED (\S+)", run.stdout, re.MULTILINE)
-    if failed is None and run.returncode not in {0}:
+    if failed is None and run.returncode:
         sys.exit(f"{mutant.name}: the tests did not run:\n{run.stdout}{run.stderr}")
     return None if failed is None else failed.group(1)
 

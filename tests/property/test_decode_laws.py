@@ -7,9 +7,9 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.payloads import documents, encoded, mutated, objects, plain_values
+from support.payloads import documents, encoded, mostly, mutated, objects, plain_values
 
 from evaluator.core.event import MAX_LATENCY, EpochUs, SeriesTable
 from evaluator.core.rule import GroupField
@@ -38,21 +38,31 @@ one_kind = st.one_of(
     st.lists(st.floats(0, 1e6)),
     st.lists(st.one_of(st.integers(0, 10**6), st.floats(0, 1e6))),
 )
+iso_times = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(
+            ["2026-01-28T12:00", "2026-01-28 12:00", "1970-01-01T00:00", "9999-12-31T23:59", "2026-02-29T1:00"]
+        ),
+        st.sampled_from([":00", ":59", ":60", "", ":0", "Z"]),
+        st.sampled_from([".5", ".0000005", ".9999999", ".", "", "0"]),
+        st.sampled_from(["Z", "+01", "-0130", "+24:00", "", "z", "+01:60"]),
+    ),
+)
 columns = st.one_of(
     one_kind,
+    st.lists(iso_times | st.just("1769601600000")),
     st.lists(raw_numbers),
     st.lists(st.one_of(raw_numbers, st.none(), st.booleans(), st.text(max_size=3), raw_numbers.map(str))),
 )
 
 
-@settings(max_examples=300)
 @given(columns, st.sampled_from(["s", "ms", "us", "ns", "auto"]))
 def test_a_column_of_times_is_what_each_time_is_alone(column: list[object], unit: str) -> None:
     expected = [ABSENT if value is None else BAD if (at := instant(value, unit)) < 0 else at for value in column]
     assert times(tuple(column), unit).tolist() == expected
 
 
-@settings(max_examples=300)
 @given(columns, st.sampled_from(["s", "ms", "us", "ns"]))
 def test_a_column_of_latencies_is_what_each_latency_is_alone(column: list[object], unit: str) -> None:
     def alone(value: object) -> int:
@@ -97,7 +107,7 @@ SOURCE = SourceConfig(
 
 timed = st.builds(
     lambda late, text: text.removesuffix("}") + (", " if text != "{}" else "") + f'"t":{T0 + late}}}',
-    st.integers(-60_000, 60_000),
+    st.integers(-60_000, 45_000),
     objects(plain_values),
 ).map(encoded)
 timed_arrays = st.lists(timed, max_size=3).map(lambda events: b"[" + b",".join(events) + b"]")
@@ -109,10 +119,10 @@ def record_runs(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Rec]
         st.integers(1, 3),
         st.sampled_from([T0, T0, T0 + 10_000, -1, 0, None, 2**63 - 1, -(2**63)]),
         st.sampled_from([None, b"k", b"\xff"]),
-        st.one_of(events, events, events, events, st.none(), documents, mutated(), st.binary(max_size=20)),
+        mostly(events, st.one_of(st.none(), documents, mutated(), st.binary(max_size=20))),
         st.sampled_from([(), (("h", b"v"),), (("h", None),), (("h", b"\xff"),)]),
     )
-    return st.lists(steps, max_size=12).map(placed)
+    return st.lists(steps, min_size=2, max_size=12).map(placed)
 
 
 def placed(steps: list[tuple[Any, ...]]) -> list[Rec]:
@@ -151,12 +161,11 @@ def test_no_bytes_raise_out_of_decode_and_every_record_is_accounted_for(batch: s
     examples, reached = 0, 0
     source = replace(SOURCE, batch=batch)  # type: ignore[arg-type]  # one of them
 
-    @settings(max_examples=200)
     @given(record_runs(timed_arrays if batch == "array" else timed), clocks)
     def law(sent: list[Rec], now: int | None) -> None:
         nonlocal examples, reached
         decoded = SourceDecoder(source).decode(sent, table(), None if now is None else EpochUs(now))
-        examples += len(sent) > 0
+        examples += 1
         reached += decoded.ok > 0
         accounted = decoded.ok + decoded.skipped + decoded.duplicates + len(decoded.rejections)
         assert accounted == len(sent) if batch == "one" else accounted >= len(sent)
@@ -166,7 +175,6 @@ def test_no_bytes_raise_out_of_decode_and_every_record_is_accounted_for(batch: s
     assert reached * 2 > examples
 
 
-@settings(max_examples=300)
 @given(records, clocks, st.sets(st.integers(0, 12)))
 def test_how_a_log_is_cut_into_batches_changes_nothing(sent: list[Rec], now: int | None, cuts: set[int]) -> None:
     clock = None if now is None else EpochUs(now)
@@ -177,7 +185,6 @@ def test_how_a_log_is_cut_into_batches_changes_nothing(sent: list[Rec], now: int
     assert columns_of(pieces or [in_pieces.decode([], shared, clock)]) == columns_of([whole])
 
 
-@settings(max_examples=300)
 @given(records, clocks, st.integers(0, 12))
 def test_recorded_decisions_take_the_place_of_the_clock_also_across_a_restart(
     sent: list[Rec], now: int | None, restart: int
@@ -198,12 +205,12 @@ def test_recorded_decisions_take_the_place_of_the_clock_also_across_a_restart(
     assert columns_of([replace(repeated, rejections=[])]) == columns_of([replace(after, rejections=[])])
 
 
-@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["a", "b", "c", ""])), max_size=30), st.integers(1, 4)
 )  # fmt: skip
 def test_duplicates_are_a_function_of_the_offsets(steps: list[tuple[int, str]], reach: int) -> None:
-    dedup, seen, offset = Dedup(reach), [], 0
+    dedup, offset = Dedup(reach), 0
+    seen: list[tuple[int, str]] = []
     for step, identity in steps:
         offset += step
         earlier = any(each == identity and at >= offset - reach for at, each in seen)

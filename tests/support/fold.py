@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluator.core.aggregate import Aggregator
+from evaluator.core.alert import Transition
 from evaluator.core.evaluate import Evaluator
 from evaluator.core.event import NO_LATENCY, UNMATCHED, EpochUs, EventBatch, SeriesKey, SeriesTable
+from evaluator.core.rule import Rule, RuleSet
+from evaluator.core.verdict import Window
 from evaluator.core.watermark import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from evaluator.core.alert import Transition
     from evaluator.core.event import DurationUs
-    from evaluator.core.rule import Rule, RuleSet
-    from evaluator.core.verdict import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,9 +281,10 @@ class TestDuplicates:
         assert (decoded.duplicates, decoded.unmatched, decoded.skipped) == (1, 1, 1)
 
     def test_a_primed_decoder_knows_what_an_undisturbed_one_knows(self) -> None:
-        records = [record(n, id=each, t=T0 + late) for n, (each, late) in enumerate(
-            [("a", 0), ("b", 20_000), ("c", 0), ("a", 0), ("b", 0), ("d", 0)]
-        )]
+        records = [
+            record(n, id=each, t=T0 + late)
+            for n, (each, late) in enumerate([("a", 0), ("b", 20_000), ("c", 0), ("a", 0), ("b", 0), ("d", 0)])
+        ]
         clock, table = EpochUs((T0 - 15_000) * 1000), table_of(self.SOURCE)
         undisturbed = SourceDecoder(self.SOURCE).decode(records, table, clock)
         recorded = [(each.offset, each.index) for each in undisturbed.rejections if each.by_clock]

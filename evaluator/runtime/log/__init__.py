@@ -1,0 +1,1 @@
+"""The log: a port with Kafka's semantics, and its implementations."""

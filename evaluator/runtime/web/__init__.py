@@ -1,0 +1,1 @@
+"""The status page, the API, and the endpoints of a daemon."""

@@ -1,0 +1,1 @@
+"""The rules file: strict, closed, and parsed once into values."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from evaluator.errors import UsageError
+from evaluator.errors import ConfigError
 from evaluator.wire.rejection import Fault
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def get(name: str) -> Format:
         return _formats()[name]
     except KeyError:
         message = f"unknown format {name!r}; known are {', '.join(sorted(known()))}"
-        raise UsageError(message) from None
+        raise ConfigError(message) from None
 
 
 @cache

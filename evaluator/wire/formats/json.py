@@ -147,8 +147,8 @@ class _Typed:
         return self.one(value)
 
 
-class _NoStruct(Exception):  # noqa: N818  # no error: the lenient way serves
-    """A path leads through another path's value."""
+class _NoStruct(Exception):
+    """A path leads through another path's value. No error: the lenient way serves."""
 
 
 def _struct(paths: Sequence[tuple[str, ...]]) -> tuple[type[msgspec.Struct], dict[tuple[str, ...], str]]:
