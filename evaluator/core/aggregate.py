@@ -29,7 +29,7 @@ from evaluator.core.event import (
     SeriesTable,
 )
 from evaluator.core.pane import EVIDENCE, Cell, Counts, Evidence, Pane, strongest
-from evaluator.core.partial import ClockDecision, FutureRejection, IdleAdvance, Origin, Partial
+from evaluator.core.partial import FutureRejection, IdleAdvance, Origin, Partial
 from evaluator.core.watermark import BEGINNING, PartitionTime
 
 if TYPE_CHECKING:
@@ -84,12 +84,13 @@ class Aggregator:
         self._collected: list[tuple[EventBatch, Int64s]] = []
         self._size = 0
         self._before = self.time.watermark
-        self._decisions: list[ClockDecision] = []
+        self._idle_advances: list[IdleAdvance] = []
+        self._future_rejections: list[FutureRejection] = []
 
     @property
     def is_new(self) -> bool:
         """Whether anything happened since the last `take`."""
-        return bool(self._size or self._panes or self._decisions or self.next_offset > self._begin)
+        return bool(self._idle_advances or self.next_offset > self._begin)
 
     @property
     def weight(self) -> int:
@@ -105,7 +106,7 @@ class Aggregator:
         if first < self.next_offset:
             message = f"records from offset {first} were taken in before (next is {self.next_offset})"
             raise ValueError(message)
-        self._decisions += rejected
+        self._future_rejections += rejected
         if len(events):
             self._collected.append((events, self._pass_time(events)))
             self._size += len(events)
@@ -139,7 +140,11 @@ class Aggregator:
         self.time.watermark = until
         if self.time.covered is None:
             self.time.covered = until
-        self._decisions.append(IdleAdvance(self.next_offset, until))
+        advances = self._idle_advances
+        if advances and advances[-1].offset == self.next_offset:
+            # Nothing came between the two: only the last one can matter.
+            advances.pop()
+        advances.append(IdleAdvance(self.next_offset, until))
 
     def lose(self, next_offset: int) -> tuple[int, int]:
         """Records up to `next_offset` are gone for good: coverage begins anew with what comes after."""
@@ -159,7 +164,8 @@ class Aggregator:
         partial = Partial(
             source=self._source.name, partition=self._partition, partitions=self.partitions,
             begin=self._begin, end=self.next_offset, sequence=0, before=self._before, time=time,
-            origin=self._origin, decisions=tuple(self._decisions), counted=self._steps, cells=cells,
+            origin=self._origin, idle_advances=tuple(self._idle_advances),
+            future_rejections=tuple(self._future_rejections), counted=self._steps, cells=cells,
         )  # fmt: skip
         for surface, count in self.table.overflowed.items():
             self.tallies["overflow_series", surface] += count

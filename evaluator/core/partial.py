@@ -15,7 +15,6 @@ from evaluator.core.pane import Cell
 from evaluator.core.watermark import PartitionTime
 
 
-
 @dataclass(frozen=True, slots=True)
 class IdleAdvance:
     """A clock's decision: at `offset` the partition was idle and its watermark moved to `until`."""
@@ -50,7 +49,8 @@ class Partial:
     `partitions` is how many the topic has. `prev` is None in the first partial to a shard. `lost` are
     offsets that were given up. `sequence` rises by 1 per committed transaction of the partition, `part`
     counts the pieces of one that was too large, from 0 to `parts` - 1. `since` is the end of the newest
-    pane filled under an earlier configuration (None: there was none). `counted` are the thresholds that
+    pane filled under an earlier configuration (None: there was none). `idle_advances` and
+    `future_rejections` are what a clock decided. `counted` are the thresholds that
     each pane width of a surface counts. `runs` will hold the events of run groups.
     """
 
@@ -68,7 +68,8 @@ class Partial:
     part: int = 0
     parts: int = 1
     since: EpochUs | None = None
-    decisions: tuple[ClockDecision, ...] = ()
+    idle_advances: tuple[IdleAdvance, ...] = ()
+    future_rejections: tuple[FutureRejection, ...] = ()
     counted: dict[str, dict[DurationUs, tuple[int, ...]]] = field(default_factory=dict)
     cells: tuple[tuple[SeriesKey, tuple[Cell, ...]], ...] = ()
     runs: tuple[()] = ()

@@ -16,7 +16,6 @@ from evaluator.core.condition import Condition
 from evaluator.core.event import DurationUs
 
 
-
 class Policy(StrEnum):
     """What a window without data, or without enough of it, does to the streak."""
 

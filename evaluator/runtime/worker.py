@@ -197,6 +197,7 @@ class Worker:
         self.aggregate, self.evaluate = aggregate, evaluate
         self._rules, self._clock, self._pace = rules, clock, pace
         self._stopping = asyncio.Event()
+        self.turned_at = clock.monotonic()
         self._offsets_at = 0.0
         self._held_back: set[Partition] = set()
         longest = max((rule.window for rule in rules.rules.values()), default=0)
@@ -220,6 +221,7 @@ class Worker:
 
     async def turn(self) -> bool:
         """One round of both stages; returns whether anything was read or written."""
+        self.turned_at = self._clock.monotonic()
         merged = await self.evaluate.poll(0, self._pace.max_records)
         await self.evaluate.settle()
         wrote = await self.evaluate.commit_due()

@@ -140,7 +140,7 @@ class SourceDecoder:
     ) -> Decoded:
         """Decode `records`, whose offsets ascend, and number their series in `table`.
 
-        `now` is our clock, None where no clock may decide (it is plus infinity then). `recorded` holds
+        `now` is our clock, None where no clock may decide (it is plus infinity then). `recorded`, best a set, holds
         (offset, index) of the events that a clock rejected in an earlier run: they are rejected again.
         """
         outcome = _Outcome()
@@ -178,7 +178,7 @@ class SourceDecoder:
     ) -> _Events:
         events = self._filtered(self._rows(records, outcome), outcome)
         events = self._valued(events, records, outcome)
-        events = self._guarded(events, records, now, frozenset(recorded), outcome)
+        events = self._guarded(events, records, now, recorded, outcome)
         return self._deduplicated(events, records, outcome)
 
     def _rows(self, records: Sequence[Record], outcome: _Outcome) -> _Events:
@@ -258,7 +258,7 @@ class SourceDecoder:
         events: _Events,
         records: Sequence[Record],
         now: EpochUs | None,
-        recorded: frozenset[tuple[int, int]],
+        recorded: Collection[tuple[int, int]],
         outcome: _Outcome,
     ) -> _Events:
         timestamps = [record.timestamp for record in records]

@@ -49,5 +49,5 @@ def _pieces(partial: Partial) -> Iterator[Partial]:
             yield piece
             continue
         middle = len(piece.cells) // 2
-        waiting.append(replace(piece, cells=piece.cells[middle:], decisions=()))
+        waiting.append(replace(piece, cells=piece.cells[middle:], idle_advances=(), future_rejections=()))
         waiting.append(replace(piece, cells=piece.cells[:middle]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -14,21 +15,18 @@ from evaluator.core.event import MAX_GROUP_VALUE, MAX_LATENCY, MAX_TEXT, OVERFLO
 from reference.model import RefEvent, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from evaluator.core.rule import RuleSet
 
 LAST_TIME = 253_402_300_799_999_999
 """The last microsecond of the year 9999."""
 
+BAD_VALUE, MISSING_TIME, FUTURE = "bad_value", "missing_time", "future"
 PER_MICROSECOND = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-_ISO = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:(Z)|([+-])(\d\d)(?::?(\d\d))?)"
-)
+_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:(Z)|([+-])(\d\d)(?::?(\d\d))?)")
 
 
-class Rejected(Exception):  # noqa: N818 -- the word of docs/semantics.md
+class Rejected(Exception):
     """The event is not accepted; the reason is its argument."""
 
 
@@ -124,7 +122,7 @@ def decode(
     time = event_time(fields, record, look)
     stamp = record.timestamp * 1000 if record.timestamp and record.timestamp > 0 else None
     if stamp is not None and time > stamp + rules.sources[source].max_future:
-        raise Rejected("future")
+        raise Rejected(FUTURE)
     return RefEvent(
         partition=place[0],
         offset=place[1],
@@ -151,7 +149,7 @@ def event_time(fields: Mapping[str, Any], record: Record, look: Any) -> int:
     else:
         found, unit = record.timestamp, "ms"
     if found is None:
-        raise Rejected("missing_time")
+        raise Rejected(MISSING_TIME)
     return time_of(found, unit)
 
 
@@ -160,7 +158,7 @@ def time_of(found: Any, unit: str) -> int:
     iso = _ISO.fullmatch(found) if isinstance(found, str) else None
     time = iso_time(iso) if iso else to_microseconds(number_of(found), unit)
     if not 0 <= time <= LAST_TIME:
-        raise Rejected("bad_value")
+        raise Rejected(BAD_VALUE)
     return time
 
 
@@ -170,7 +168,7 @@ def iso_time(found: re.Match[str]) -> int:
     try:
         whole = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), tzinfo=UTC)
     except ValueError:
-        raise Rejected("bad_value") from None
+        raise Rejected(BAD_VALUE) from None
     offset = int(off_hours or 0) * 60 + int(off_minutes or 0)
     seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1) - offset * (-60 if sign == "-" else 60)
     return round((seconds + Fraction(f"0.{fraction or 0}")) * 1_000_000)
@@ -181,7 +179,7 @@ def number_of(found: Any) -> int | float:
     if isinstance(found, str) and _NUMBER.fullmatch(found):
         found = json.loads(found)
     if isinstance(found, bool) or not isinstance(found, int | float) or found in {float("inf"), float("-inf")}:
-        raise Rejected("bad_value")
+        raise Rejected(BAD_VALUE)
     return found
 
 
@@ -225,7 +223,7 @@ def weight_of(fields: Mapping[str, Any], look: Any) -> int:
         return 1
     weight = number_of(found)
     if weight != int(weight) or weight < 1:
-        raise Rejected("bad_value")
+        raise Rejected(BAD_VALUE)
     return int(weight)
 
 
@@ -296,15 +294,13 @@ def holds(test: Any, found: Any) -> bool:
         return op in {"!=", "!~"}
     if isinstance(test, list):
         return any(equal(each, found) for each in test)
-    if test == "*":
-        return True
     if op in {"~", "!~"}:
         return (re.search(operand, label_value(found)) is not None) == (op == "~")
     if op in {"==", "!="}:
         return same_text(operand, found) == (op == "==")
     if op in {">=", "<=", ">", "<"}:
         return ordered(op, operand, found)
-    return equal(test, found)
+    return test == "*" or equal(test, found)
 
 
 def equal(test: Any, found: Any) -> bool:

@@ -12,7 +12,7 @@ import hashlib
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, repeat
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
@@ -98,8 +98,13 @@ def judge(
     are the offsets that reading began at, 0 where absent. Every decided window is appended to `verdicts`.
     """
     arrivals = [
-        Arrivals.of(events, [step for step in idle if step.partition == number], rules.sources[source].out_of_orderness,
-                    end, starts[number] if starts else 0)
+        Arrivals.of(
+            events,
+            [step for step in idle if step.partition == number],
+            rules.sources[source].out_of_orderness,
+            end,
+            starts[number] if starts else 0,
+        )
         for number, events in enumerate(partitions)
     ]
     watermark = min_or_none([each.watermark for each in arrivals])
@@ -156,9 +161,8 @@ class Arrivals:
             while waiting and waiting[0].offset <= offset:
                 watermark = at_least(watermark, waiting.pop(0).until_us)
                 covered = watermark if covered is None else covered
-            before = watermark
             together = list(record)
-            arrived.extend((event, before) for event in together)
+            arrived.extend(zip(together, repeat(watermark), strict=False))
             covered = together[0].time + out_of_orderness if covered is None else covered
             watermark = at_least(watermark, max(event.time for event in together) - out_of_orderness)
         for moved in [*(step.until_us for step in waiting), *([] if end is None else [end])]:
@@ -349,7 +353,7 @@ def nearest_rank(sample: Sequence[tuple[RefEvent, int]], rank: int) -> int:
         seen += weight
         if seen >= rank:
             return latency
-    raise AssertionError("a rank is at most the size of its sample")
+    raise AssertionError(rank, seen)
 
 
 def latency_of(event: RefEvent) -> int:

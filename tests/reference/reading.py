@@ -39,7 +39,7 @@ def duration(text: str) -> DurationUs:
     """`1h30m` in microseconds."""
     found = _DURATION.fullmatch(text)
     if not found or not text:
-        raise ValueError(f"not a duration: {text!r}")
+        raise ValueError(text)
     return DurationUs(sum(int(number) * UNITS[unit] for unit, number in found.groupdict().items() if number))
 
 
@@ -53,7 +53,7 @@ def condition(text: str) -> Condition:
     """`p95 > 5s` and the like."""
     found = _CONDITION.fullmatch(text)
     if not found:
-        raise ValueError(f"not a condition: {text!r}")
+        raise ValueError(text)
     name, op, value = found["name"], Op(found["op"]), found["value"]
     kind = kind_of(name)
     q = None

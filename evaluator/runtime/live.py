@@ -1,0 +1,115 @@
+"""A process that runs until it is told to stop: worker, tail, web server, side by side.
+
+What the page and the metrics show is read back from the log, as any other subscriber would: nothing is shown
+that was not published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+from aiohttp import web
+
+from evaluator.errors import UsageError
+from evaluator.runtime.log.port import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evaluator.runtime.clock import Clock
+    from evaluator.runtime.log.port import Log, Record
+    from evaluator.runtime.topics import Topics
+    from evaluator.runtime.view import View
+    from evaluator.runtime.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+STUCK_AFTER_S = 60.0
+"""A turn takes milliseconds, a commit seconds at the worst; a minute without one is not going to end."""
+
+
+class Tail:
+    """Follows the public topics into the view. `on_alert` is told of each alert record as it appears."""
+
+    def __init__(self, log_port: Log, topics: Topics, view: View, on_alert: Callable[[bytes], None]) -> None:
+        self._log, self._topics, self._view, self._on_alert = log_port, topics, view, on_alert
+        self._next: dict[Partition, int] = {}
+
+    async def follow(self, clock: Clock, every_s: float) -> None:
+        """Look for news every so often, for ever."""
+        while True:
+            await self.look()
+            await clock.sleep(every_s)
+
+    async def look(self) -> None:
+        """Take in what was committed since the last look."""
+        for record in await self._news(self._topics.status):
+            self._view.apply(record.key or b"", record.value)
+        for record in await self._news(self._topics.alerts):
+            if record.value is not None:
+                self._view.alert(record.value)
+                self._on_alert(record.value)
+
+    async def _news(self, topic: str) -> Sequence[Record]:
+        found: list[Record] = []
+        for index in range(await self._log.partitions(topic)):
+            partition = Partition(topic, index)
+            records = await self._log.read(partition, self._next.get(partition, 0))
+            if records:
+                self._next[partition] = records[-1].offset + 1
+            found += records
+        return found
+
+
+class WorkerHealth:
+    """Whether the loop still turns, and whether every partition that is ours is being worked on."""
+
+    def __init__(self, worker: Worker, clock: Clock) -> None:
+        self._worker, self._clock = worker, clock
+
+    def healthy(self) -> tuple[bool, str]:
+        """The loop is alive. Being behind is no reason to be restarted."""
+        silence = self._clock.monotonic() - self._worker.turned_at
+        return silence < STUCK_AFTER_S, f"last turn {silence:.1f} s ago"
+
+    def ready(self) -> tuple[bool, str]:
+        """Every assigned partition has a running task."""
+        crews = (self._worker.aggregate, self._worker.evaluate)
+        running = sum(len(crew.tasks) for crew in crews)
+        return running > 0 and all(crew.is_settled for crew in crews), f"{running} tasks run"
+
+
+class Address(NamedTuple):
+    """Where the web server listens."""
+
+    host: str
+    port: int
+
+
+async def serve(app: web.Application, address: Address) -> web.AppRunner:
+    """Listen. Raises `UsageError` where the address is taken or not ours."""
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address.host, address.port).start()
+    except OSError as error:
+        await runner.cleanup()
+        message = (
+            f"cannot listen on {address.host}:{address.port} ({error.strerror}); "
+            f"stop what uses the port or choose another one with EVALUATOR_WEB__LISTEN"
+        )
+        raise UsageError(message) from error
+    return runner
+
+
+async def until_first_ends(coroutines: Sequence[tuple[str, asyncio.Task[None]]]) -> None:
+    """Wait for the first task to end, then cancel the others; an error of any is raised."""
+    tasks = [task for _, task in coroutines]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
