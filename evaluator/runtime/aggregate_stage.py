@@ -7,6 +7,7 @@ events only our clock calls future ones. A replay is given those decisions and t
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.aggregate import Aggregator
@@ -195,13 +196,17 @@ class AggregateStage:
         self._count(decoded)
         if decoded.rejections:
             by_offset = {record.offset: record for record in records}
-            self._letters += [self._letter(r, by_offset[r.offset]) for r in decoded.rejections]
+            for offset, of_record in groupby(decoded.rejections, key=lambda rejection: rejection.offset):
+                self._letters.append(self._letter(list(of_record), by_offset[offset]))
         return len(decoded.events) > 0
 
-    def _letter(self, rejection: Rejection, record: Record) -> Outgoing:
+    def _letter(self, rejections: Sequence[Rejection], record: Record) -> Outgoing:
+        """One letter a record: a batch of a thousand bad events is one record to look at, not a thousand."""
+        rejection = rejections[0]
         letter = dead_letter(
             key=record.key, value=record.value, topic=self.input.topic, partition=self.input.index,
             offset=rejection.offset, index=rejection.index, reason=rejection.reason.value, detail=rejection.detail,
+            events=len(rejections),
         )  # fmt: skip
         return Outgoing(self._topics.dlq, letter.key, letter.value, headers=letter.headers)
 

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 
 class Publishing(NamedTuple):
-    """What stage 2 writes, and when. A replay publishes nothing as late: it has no clock."""
+    """What stage 2 writes, and when. A replay, which has no clock, marks nothing late and shows no status."""
 
     publisher: Publisher
     state_interval: int
     verdicts: bool = False
+    status: bool = True
     marks_late: bool = True
 
 
@@ -147,7 +148,7 @@ class EvaluateStage:
         records = [
             *(self._alert(transition, now) for transition in decided.transitions),
             *self._verdicts(decided),
-            *self._status(changes, now),
+            *(self._status(changes, now) if self._publishing.status else ()),
             *self._state(changes),
             Outgoing(self.own.topic, state_wire.META_KEY, state_wire.encode_meta(self._meta), self.own.index),
         ]

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +26,7 @@ from evaluator.runtime.log.port import Partition, TopicSpec
 from evaluator.runtime.service import Service, World, build
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.worker import Pace
-from evaluator.wire.envelope import Line, bare_lines, enveloped_lines
+from evaluator.wire.envelope import Columns, bare_columns, enveloped_columns
 from evaluator.wire.record import dumps
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ async def replay(config: Config, request: Request, loop: asyncio.AbstractEventLo
     partitions = {name: len(paths) for name, paths in request.files.items()}
     await log.create(topics.specs(request.shards, partitions))
     world = World(
-        shards=request.shards, commit_interval=0, state_interval=1 << 62, is_replay=True, verdicts=request.verdicts,
+        shards=request.shards, commit_interval=0, state_interval=1 << 62, is_replay=True, status=False, verdicts=request.verdicts,
         pace=Pace(request.batch, 0.0),
     )  # fmt: skip
     service = build(log, config, topics, clock, world, partitions, request.decisions)
@@ -79,11 +78,11 @@ async def replay(config: Config, request: Request, loop: asyncio.AbstractEventLo
     await run.settle(sum(partitions.values()), request.shards)
     with ExitStack() as opened:
         feeds = [
-            _Feed(name, Partition(config.rules.sources[name].topic, index), _lines(opened, path, request))
+            _Feed(name, Partition(config.rules.sources[name].topic, index), _columns(opened, path, request))
             for name, paths in request.files.items()
             for index, path in enumerate(paths)
         ]
-        await run.feed(feeds, request.batch)
+        await run.feed(feeds)
     await run.finish(request.until)
     return run.outcome()
 
@@ -93,16 +92,18 @@ class _Feed(NamedTuple):
 
     source: str
     partition: Partition
-    lines: Iterator[Line]
+    columns: Iterator[Columns]
 
 
-def _lines(opened: ExitStack, path: Path, request: Request) -> Iterator[Line]:
+def _columns(opened: ExitStack, path: Path, request: Request) -> Iterator[Columns]:
     try:
         stream: BinaryIO = opened.enter_context(path.open("rb"))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
         raise UsageError(message) from error
-    return enveloped_lines(stream, str(path)) if request.envelope else bare_lines(stream)
+    if request.envelope:
+        return enveloped_columns(stream, request.batch, str(path))
+    return bare_columns(stream, request.batch)
 
 
 class _Run:
@@ -120,17 +121,16 @@ class _Run:
         while len(self._worker.source_stages()) < partitions or len(self._worker.shard_stages()) < shards:
             await self._worker.turn()
 
-    async def feed(self, feeds: list[_Feed], batch: int) -> None:
+    async def feed(self, feeds: list[_Feed]) -> None:
         """Read every file to its end, the partition that is furthest behind first."""
         while feeds:
             stages = {stage.input: stage for stage in self._worker.source_stages()}
             feed = min(feeds, key=lambda feed: stages[feed.partition].watermark)
-            chunk = list(islice(feed.lines, batch))
-            if not chunk:
+            chunk = next(feed.columns, None)
+            if chunk is None:
                 feeds.remove(feed)
                 continue
-            timestamps, keys, values, headers = zip(*chunk, strict=True)
-            await self._log.append_values(feed.partition, values, timestamps, keys, headers)
+            await self._log.append_values(feed.partition, *chunk)
             await self._pass_on(feed.partition)
 
     async def _pass_on(self, partition: Partition) -> None:
@@ -168,7 +168,6 @@ class _Run:
         for record in await self._news(self._topics.verdicts):
             self._verdicts.add(orjson.loads(record.value or b""))
         await self._news(self._topics.dlq)
-        await self._news(self._topics.status)
 
     async def _news(self, topic: str) -> Sequence[Record]:
         """The committed records of a public topic since the last call; they are trimmed."""

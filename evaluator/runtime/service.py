@@ -34,6 +34,7 @@ class World(NamedTuple):
     pace: Pace = Pace()
     is_replay: bool = False
     verdicts: bool = False
+    status: bool = True
     external_url: str = "http://127.0.0.1:10095"
 
 
@@ -61,7 +62,9 @@ def build(
     by_topic = {config.rules.sources[name].topic: name for name in partitions}
     timing = Timing(world.commit_interval, uses_clock=not world.is_replay)
     publisher = Publisher(topics.app_id, config.rules.hash, __version__, world.external_url)
-    publishing = Publishing(publisher, world.state_interval, verdicts=world.verdicts, marks_late=not world.is_replay)
+    publishing = Publishing(
+        publisher, world.state_interval, verdicts=world.verdicts, status=world.status, marks_late=not world.is_replay
+    )
 
     def aggregate(partition: Partition) -> Stage:
         source = by_topic[partition.topic]

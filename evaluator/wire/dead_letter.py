@@ -20,9 +20,9 @@ class DeadLetter:
 
 def dead_letter(
     *, key: bytes | None, value: bytes | None, topic: str, partition: int, offset: int, index: int, reason: str,
-    detail: str,
+    detail: str, events: int = 1,
 ) -> DeadLetter:  # fmt: skip
-    """The dead letter of event `index` of the record at a position."""
+    """The dead letter of a record at a position: `index` is its first bad event, of `events` bad ones."""
     raw = value or b""
     headers = [
         ("reason", reason.encode()),
@@ -31,6 +31,7 @@ def dead_letter(
         ("partition", str(partition).encode()),
         ("offset", str(offset).encode()),
         ("index", str(index).encode()),
+        ("events", str(events).encode()),
     ]
     if len(raw) > LIMIT:
         headers += [

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class Line(NamedTuple):
-    """A record of a file. `timestamp` is in milliseconds, -1 where absent, None where the line is bare."""
+    """A record of a file. `timestamp` is in milliseconds, -1 where absent."""
 
-    timestamp: int | None
+    timestamp: int
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
@@ -55,17 +57,33 @@ _DECISION = msgspec.json.Decoder(_Decision)
 _NULL = b"null"
 
 
-def bare_lines(lines: Iterable[bytes]) -> Iterator[Line]:
-    """One record a line; a blank one keeps its offset and carries nothing."""
-    for line in lines:
-        stripped = line.rstrip(b"\r\n")
-        yield Line(None, None, stripped if stripped.strip() else None)
+class Columns(NamedTuple):
+    """A run of records as columns of equal length; without keys and headers where the lines are bare."""
+
+    values: Sequence[bytes | None]
+    timestamps: Sequence[int | None]
+    keys: Sequence[bytes | None] | None = None
+    headers: Sequence[tuple[tuple[str, bytes], ...]] | None = None
 
 
-def enveloped_lines(lines: Iterable[bytes], name: str) -> Iterator[Line]:
-    """One envelope a line. Raises `UsageError` that names the file and line."""
-    for number, line in enumerate(lines, 1):
-        yield _opened(line, name, number) if line.strip() else Line(-1, None, None)
+def bare_columns(lines: Iterable[bytes], size: int) -> Iterator[Columns]:
+    """One record a line, `size` at a time; a blank one keeps its offset and carries nothing."""
+    lines = iter(lines)
+    while chunk := [
+        stripped if (stripped := line.rstrip(b"\r\n")) and not stripped.isspace() else None
+        for line in islice(lines, size)
+    ]:
+        yield Columns(chunk, [None] * len(chunk))
+
+
+def enveloped_columns(lines: Iterable[bytes], size: int, name: str) -> Iterator[Columns]:
+    """One envelope a line, `size` at a time. Raises `UsageError` that names the file and line."""
+    numbered = enumerate(lines, 1)
+    while chunk := [
+        _opened(line, name, number) if line.strip() else Line(-1, None, None) for number, line in islice(numbered, size)
+    ]:
+        timestamps, keys, values, headers = zip(*chunk, strict=True)
+        yield Columns(values, timestamps, keys, headers)
 
 
 def _opened(line: bytes, name: str, number: int) -> Line:

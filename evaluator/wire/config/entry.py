@@ -80,7 +80,9 @@ class FieldsEntry(Entry):
     time_unit: TimeUnit = "auto"
     """The unit of times that are numbers; auto tells it by the magnitude."""
     latency: (
-        Annotated[Annotated[FieldPath, Tag("<path>")] | Annotated[SpanEntry, Tag("<span>")], _shape("<span>", "<path>", dict)]
+        Annotated[
+            Annotated[FieldPath, Tag("<path>")] | Annotated[SpanEntry, Tag("<span>")], _shape("<span>", "<path>", dict)
+        ]
         | None
     ) = None
     """The field of the latency, or `{from, to}`: the difference of two times."""
@@ -180,7 +182,10 @@ class AlertEntry(Entry):
     """The objective that it protects; of the same surface."""
     severity: Text
     """A label, to route by: page, ticket."""
-    when: Annotated[Annotated[When, Tag("<one>")] | Annotated[list[When], Field(min_length=1), Tag("<any>")], _shape("<any>", "<one>", list)]
+    when: Annotated[
+        Annotated[When, Tag("<one>")] | Annotated[list[When], Field(min_length=1), Tag("<any>")],
+        _shape("<any>", "<one>", list),
+    ]
     """A condition, or a list of which any one suffices."""
     window: Window
     """How long a window is: 5m."""

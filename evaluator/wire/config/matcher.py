@@ -169,7 +169,9 @@ class Matcher:
 
     def written(self) -> list[list[list[object]]]:
         """The matcher as plain data, each case in the order of its fields: what is hashed."""
-        return [[[path, test.written()] for path, test in sorted(case, key=lambda pair: pair[0])] for case in self.cases]
+        return [
+            [[path, test.written()] for path, test in sorted(case, key=lambda pair: pair[0])] for case in self.cases
+        ]
 
 
 def _same(literal: Literal, value: object) -> bool:

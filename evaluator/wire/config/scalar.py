@@ -191,7 +191,9 @@ Topic = Annotated[
 ]
 LabelName = Annotated[
     str,
-    Written(_matching(LABEL_PATTERN, "a label's name; use letters, digits and _, no digit first"), _whole(LABEL_PATTERN)),
+    Written(
+        _matching(LABEL_PATTERN, "a label's name; use letters, digits and _, no digit first"), _whole(LABEL_PATTERN)
+    ),
 ]
 LabelValue = Annotated[str, Written(_maybe_empty, {"type": "string"})]
 Text = Annotated[str, Written(_text, _TEXT)]

@@ -153,7 +153,7 @@ class _Composer:
     def _alias(self, event: Any, place: Place) -> None:
         node = self._anchors.get(event.anchor)
         if node is None:
-            message = f"*{event.anchor} stands for nothing so far; to test that a field is present, write \"*\" in quotes"
+            message = f'*{event.anchor} stands for nothing so far; to test that a field is present, write "*" in quotes'
             self._stop(place, Code.NOT_YAML, message)
         self._add(node, None)
 
@@ -250,7 +250,9 @@ _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": F
 _INTEGER = re.compile(r"[-+]?[0-9]{1,100}")
 _OCTAL = re.compile(r"0o[0-7]{1,100}")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,100}")
-_REAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_REAL = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
 
 _OLD_BOOLEAN = re.compile(r"(?:yes|Yes|YES|on|On|ON)|(?:no|No|NO|off|Off|OFF)")
 _OLD_OCTAL = re.compile(r"[-+]?0[0-9_]+")
@@ -301,7 +303,10 @@ def _odd_message(character: str) -> str:
 _HINTS = (
     ("found character '\\t'", "a tab stands here; YAML takes only spaces for indentation"),
     ("that cannot start any token", "a text cannot start with this character; put it in quotes"),
-    ("mapping values are not allowed here", 'a second ": " on the line, or a wrong indentation; text with ": " needs quotes'),
+    (
+        "mapping values are not allowed here",
+        'a second ": " on the line, or a wrong indentation; text with ": " needs quotes',
+    ),
     ("expected chomping or indentation indicators", 'a text that starts with ">" needs quotes, as in ">= 500"'),
     ("expected alphabetic or numeric character", 'a text that starts with "*" or "&" needs quotes'),
     ("found unexpected end of stream", "a quote is never closed"),
