@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from evaluator.cli import check_config, replay, schema, simulate, version
+from evaluator.cli import check_config, demo, replay, schema, simulate, version
 from evaluator.errors import EvaluatorError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("demo")(demo.demo)
 app.command("check-config")(check_config.check_config)
 app.command("replay")(replay.replay)
 app.command("simulate")(simulate.simulate)

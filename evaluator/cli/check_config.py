@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from evaluator.wire.config.load import load_rules
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LINT_FINDINGS = 3
 

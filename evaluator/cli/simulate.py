@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,6 @@ from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.instant import NOT_A_TIME, instant
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import BinaryIO
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from evaluator.core.event import SECOND, EpochUs, SeriesKey, fnv1a
 from evaluator.core.pane import Evidence
 from evaluator.core.rule import Rule, Surface
 from evaluator.core.streak import Reason
 from evaluator.core.verdict import Window
-
 
 WINDOWS_SHOWN = 20
 

@@ -93,8 +93,8 @@ class Walk:
     def _next_end(self) -> EpochUs:
         """The end of the next window, which may lie beyond the watermark.
 
-        Windows that began before everything was read are partial: they are passed over. Nothing is
-        remembered here: until the watermark is there, an earlier pane may still come.
+        Windows that began before everything was read are partial: they are passed over. Where a series
+        begins is settled only when the watermark is there: until then an earlier pane may still come.
         """
         rule, end = self._rule, self._progress.next_end
         if end is None:
@@ -103,6 +103,8 @@ class Walk:
             if opening is None:
                 return NEVER
             end = grid.pane_end(rule.every, opening)
+            if end <= self._time.watermark:
+                self._progress.next_end = end
         whole_from = max(self._begin, self._time.covered)
         if end - rule.window < whole_from:
             end = grid.first_whole_end(rule.window, rule.every, whole_from)

@@ -8,7 +8,6 @@ repeated one is seen at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from evaluator.core.event import DurationUs, EpochUs, SeriesKey, shard_of
 from evaluator.core.pane import Cell

@@ -206,9 +206,8 @@ class _Verdicts:
         return [dumps(window) for window in sorted(windows, key=lambda w: (w["end"], w["key"]))]
 
 
-_SAME = ("verdict", "breached", "values", "n", "bad")
+_SAME = ("verdict", "held", "breached", "values", "n", "bad")
 
 
 def _continues(run: dict[str, Any], window: dict[str, Any]) -> bool:
-    held = window["n"] == 0 or window["verdict"] in {"NO_DATA", "INSUFFICIENT"}
-    return held and all(run[field] == window[field] for field in _SAME)
+    return (window["n"] == 0 or window["held"]) and all(run[field] == window[field] for field in _SAME)

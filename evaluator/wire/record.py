@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from evaluator.core.alert import WINDOWS_SHOWN, Transition, key_of, labels_of
+from evaluator.core.alert import WINDOWS_SHOWN, Transition, group_labels, key_of, labels_of
 from evaluator.core.condition import Kind, Op
 from evaluator.core.event import NO_LATENCY
 from evaluator.core.streak import Reason
-from evaluator.core.verdict import Verdict
+from evaluator.core.verdict import Effect, Verdict
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.text import decimal, percent, rfc3339, span
 
@@ -120,6 +120,7 @@ def status_record(
         "slo": rule.slo,
         "severity": rule.severity,
         "labels": dict(sorted(labels_of(rule, surface, series).items())),
+        "groups": group_labels(surface, series),
         "phase": streak.phase.value,
         "streak": streak.breaches,
         "required": rule.required,
@@ -154,6 +155,7 @@ def verdict_record(rule: Rule, surface: Surface, series: SeriesKey, window: Wind
         "surface": surface.name,
         "labels": dict(sorted(labels_of(rule, surface, series).items())),
         **window_record(window),
+        "held": window.effect is Effect.HELD,
     }
 
 

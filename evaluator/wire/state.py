@@ -18,6 +18,7 @@ import msgspec
 from evaluator.core.decide import Progress
 from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
 from evaluator.core.pane import Pane
+from evaluator.errors import StateRefused
 from evaluator.wire.stored import Codec
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def restore(records: Iterable[tuple[bytes, bytes | None]]) -> tuple[Meta | None,
         else:
             newest[key] = value
     stored = newest.pop(META_KEY, None)
+    if stored is None and newest:
+        message = "a shard has panes and progress but no meta record; it was damaged: restore it or use a new app_id"
+        raise StateRefused(message)
     if stored is None:
         return None, None
     meta: Meta = _META.decode(stored)

@@ -117,8 +117,8 @@ def judge(
         if surface.source != source:
             continue
         for values, events in on_time(rule, arrivals).items():
-            for change in judge_series(rule, events, watermark, covered, values, verdicts):
-                found.append(transition(rule, surface, values, change))
+            changes = judge_series(rule, events, watermark, covered, values, verdicts)
+            found += [transition(rule, surface, values, change) for change in changes]
     return sorted(found, key=replay_order)
 
 

@@ -130,10 +130,7 @@ def to_batches(events: Sequence[RefEvent], cuts: Sequence[int], table: SeriesTab
     two batches makes them one at a time, each with its own table.
     """
     edges = [float("-inf"), *sorted(cuts), float("inf")]
-    return [
-        to_batch([event for event in events if low <= event.offset < high], table)
-        for low, high in pairwise(edges)
-    ]
+    return [to_batch([event for event in events if low <= event.offset < high], table) for low, high in pairwise(edges)]
 
 
 def to_batch(events: Sequence[RefEvent], table: SeriesTable) -> EventBatch:
@@ -189,7 +186,7 @@ VALUES: dict[str, tuple[Series, ...]] = {
 
 def make_rules(random: Random) -> RuleSet:
     """Two to five rules over two surfaces of one source."""
-    late = random.choice((0, 5, 30))
+    late = random.choice((5, 0, 30))
     fields = (GroupField("region", "region"), GroupField("zone.name", "zone_name"))
     rules = [make_rule(random, f"R{number}") for number in range(random.randrange(2, 6))]
     return RuleSet(
@@ -293,7 +290,7 @@ def make_sample(random: Random) -> Sample:
     lengths = [random.choice(phase.minutes) for phase in phases]
     partitions = random.choice((2, 1, 3, 4))
     used = random.choice((partitions, partitions, max(1, partitions - 1)))
-    disorder = random.choice((5, 0, 30, 100)) * SECOND
+    disorder = random.choice((30, 5, 100, 0)) * SECOND
     weighted, idles = random.choice((False, True)), random.choice((False, True))
     starts = [random.choice((0, 0, 0, 0, 17)) for _ in range(partitions)]
     ending = random.choice(("input", "input", "soon", "days", "open"))
@@ -352,7 +349,7 @@ def make_event(noise: Random, phase: Phase, time: int, series: Series | None, *,
 
 def delay(noise: Random, disorder: int) -> int:
     """How long an event is on its way: up to `disorder`, a straggler up to a quarter of an hour."""
-    if disorder and noise.random() < 0.03:
+    if disorder and noise.random() < 0.05:
         return noise.randrange(0, 15 * MINUTE)
     return noise.randrange(0, disorder + 1)
 

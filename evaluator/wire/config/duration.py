@@ -83,9 +83,10 @@ def _suggestion(number: object) -> str:
 
 
 def _why_not(text: str, *, micros: bool) -> str:
-    units = ", ".join(unit.suffix for unit in UNITS[: 8 if micros else 7])
     if _BARE.fullmatch(text):
-        return f"a duration needs a unit, found {shown(text)}; write {text.split('.')[0]}s or {text.split('.')[0]}m"
+        whole = text.partition(".")[0]
+        advice = f"{whole}ms or {whole}s" if micros else f"{whole}s or {whole}m"
+        return f"a duration needs a unit, found {shown(text)}; write {advice}"
     if _FRACTION.fullmatch(text):
         return f"a duration has whole numbers only, found {shown(text)}; write 1h30m instead of 1.5h"
     if text.endswith("M"):
@@ -94,6 +95,7 @@ def _why_not(text: str, *, micros: bool) -> str:
         return f"{shown(text)} is not a duration: us is for latencies only; the smallest unit here is ms"
     if any(character.isspace() for character in text):
         return f"{shown(text)} is not a duration: write it without spaces, as in 1h30m"
+    units = ", ".join(unit.suffix for unit in UNITS[: 8 if micros else 7])
     return f"{shown(text)} is not a duration; expected whole numbers with units in the order {units}, as in 1h30m"
 
 

@@ -7,10 +7,11 @@ editors is made from these classes; their docstrings are its descriptions.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from evaluator.core.event import MINUTE, DurationUs
 from evaluator.wire.config.model import Batch, LatencyUnit, Start, TimeUnit
 from evaluator.wire.config.scalar import (
     Duration,
@@ -36,18 +37,23 @@ from evaluator.wire.config.scalar import (
     Window,
 )
 
+if TYPE_CHECKING:
+    from evaluator.core.condition import Condition
+
 PolicyName = Literal["hold", "ok", "breach"]
 
 
-def _default(written: str) -> Duration:
+def _default(written: str) -> Any:  # noqa: ANN401  # it stands for a value of the annotated type
     """A default as one would write it, so that the schema shows `30s` and not microseconds."""
-    parsed: Duration = Field(default=written, validate_default=True)
-    return parsed
+    return Field(default=written, validate_default=True)
 
 
-def _shape(mapping: str, other: str, kind: type) -> Discriminator:
-    """Tells two shapes of a value apart. Tags stand in angle brackets: they are no part of the path of an error."""
-    return Discriminator(lambda written: mapping if isinstance(written, kind) else other)
+def _shape(tag: str, other: str, kind: type) -> Discriminator:
+    """Tells two shapes of a value apart: `tag` where it is a `kind`.
+
+    Tags stand in angle brackets, so that `diagnose.py` can tell them from the keys of an error's path.
+    """
+    return Discriminator(lambda written: tag if isinstance(written, kind) else other)
 
 
 class Entry(BaseModel):
@@ -57,6 +63,7 @@ class Entry(BaseModel):
 
 
 Case = Annotated[dict[FieldPath, FieldTest], Field(min_length=1)]
+"""Fields and their tests, all of which must hold."""
 MatcherEntry = Annotated[
     Annotated[Case, Tag("<all>")] | Annotated[list[Case], Field(min_length=1), Tag("<any>")],
     _shape("<any>", "<all>", list),
@@ -70,6 +77,11 @@ class SpanEntry(Entry):
     """The field of the earlier time."""
     to: FieldPath
     """The field of the later time."""
+
+
+LatencyEntry = Annotated[
+    Annotated[FieldPath, Tag("<path>")] | Annotated[SpanEntry, Tag("<span>")], _shape("<span>", "<path>", dict)
+]
 
 
 class FieldsEntry(Entry):
@@ -124,7 +136,7 @@ class SourceEntry(Entry):
     """Where the very first run begins."""
     batch: Batch = "one"
     """How many events a record holds."""
-    max_record_bytes: Size = Field(default="4MiB", validate_default=True)  # type: ignore[assignment]  # as written
+    max_record_bytes: Size = _default("4MiB")
     """Larger records are rejected."""
     tail_sampled: Sampled = False
     """Whether the producer keeps only interesting traces."""
@@ -139,6 +151,11 @@ class GroupEntry(Entry):
     """The label that carries the value."""
 
 
+GroupByEntry = Annotated[
+    Annotated[FieldPath, Tag("<path>")] | Annotated[GroupEntry, Tag("<as>")], _shape("<as>", "<path>", dict)
+]
+
+
 class SurfaceEntry(Entry):
     """Something that has an objective: an endpoint, a service, a page."""
 
@@ -146,11 +163,7 @@ class SurfaceEntry(Entry):
     """The source of its events."""
     match: MatcherEntry | None = None
     """Which events are its own; without it, all that no surface before it took."""
-    group_by: list[
-        Annotated[
-            Annotated[FieldPath, Tag("<path>")] | Annotated[GroupEntry, Tag("<as>")], _shape("<as>", "<path>", dict)
-        ]
-    ] = Field(default_factory=list)
+    group_by: list[GroupByEntry] = Field(default_factory=list)
     """Fields whose values split it into series, each judged on its own."""
     max_series: Positive = 1000
     """Further series share one."""
@@ -171,6 +184,12 @@ class SloEntry(Entry):
     """The share of good events: 99.5%."""
     period: Seconds
     """Over how long the objective holds: 30d."""
+
+
+WhenEntry = Annotated[
+    Annotated[When, Tag("<one>")] | Annotated[list[When], Field(min_length=1), Tag("<any>")],
+    _shape("<any>", "<one>", list),
+]
 
 
 class AlertEntry(Entry):
@@ -217,6 +236,35 @@ class AlertEntry(Entry):
     """More labels, to route by."""
     annotations: dict[LabelName, LabelValue] = Field(default_factory=dict)
     """Text for people: a summary, a runbook's address."""
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions of `when`, of which any one suffices."""
+        return tuple(self.when) if isinstance(self.when, list) else (self.when,)
+
+    @property
+    def step(self) -> DurationUs:
+        """From the end of a window to the end of the next."""
+        return self.every if self.every is not None else self.window
+
+    @property
+    def firing(self) -> tuple[int, int | None]:
+        """How many breaches fire, and among how many windows; None: they must be consecutive."""
+        if self.m_of_n is not None:
+            return self.m_of_n
+        if self.for_ is not None:
+            return max(1, self.for_ // self.step), None
+        return self.consecutive or 1, None
+
+    @property
+    def expires(self) -> DurationUs:
+        """How long a firing alert waits for events (docs/semantics.md 7)."""
+        return self.expire_after or DurationUs(max(24 * 60 * MINUTE, 2 * self.window))
+
+    @property
+    def forgets(self) -> DurationUs:
+        """How long a series is remembered without events (docs/semantics.md 4)."""
+        return self.forget_after or DurationUs(max(7 * 24 * 60 * MINUTE, self.expires))
 
 
 class RulesEntry(Entry):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
-from evaluator.core.event import DurationUs
 from evaluator.wire.config.duration import parse_latency
-from evaluator.wire.config.finding import Code, Refused, did_you_mean, listed, shown
+from evaluator.wire.config.finding import Code, Refused, did_you_mean, guidance, listed, shown
 from evaluator.wire.config.ratio import parse_ratio
+
+if TYPE_CHECKING:
+    from evaluator.core.event import DurationUs
 
 _SIMPLE = {kind.value: kind for kind in (Kind.ERROR_RATIO, Kind.ERROR_COUNT, Kind.REQUEST_COUNT, Kind.MEAN, Kind.MAX)}
 _NOT_YET = ("score", "score_drop", "burn_rate")
@@ -32,7 +35,7 @@ def parse_condition(text: object) -> Condition:
     """The condition that `text` writes. Raises `Refused`."""
     if not isinstance(text, str):
         raise Refused(Code.BAD_CONDITION, f"expected a condition such as error_ratio > 0.5%, found {shown(text)}")
-    match = _CONDITION.fullmatch(text)
+    match = _CONDITION.fullmatch(text) if text.isascii() else None
     if match is None:
         raise Refused(Code.BAD_CONDITION, _why_not(text))
     indicator, op, value = match.groups()
@@ -67,7 +70,7 @@ def _indicator(written: str) -> tuple[str, Kind, DurationUs | None]:
     """The indicator's name without spaces, its kind, and the argument of slow_ratio."""
     match = _INDICATOR.fullmatch(written)
     if match is None:
-        raise Refused(Code.BAD_CONDITION, f"{shown(written)} is not an indicator; known are {listed(_KNOWN)}")
+        raise Refused(Code.BAD_CONDITION, f"{shown(written)} is not an indicator; known indicators: {listed(_KNOWN)}")
     name, argument = match.groups()
     if name in _NOT_YET:
         raise Refused(Code.NOT_SUPPORTED, f"the indicator {name} is not supported yet")
@@ -79,9 +82,7 @@ def _indicator(written: str) -> tuple[str, Kind, DurationUs | None]:
         return name, _SIMPLE[name], None
     if name == "median" or _QUANTILE.fullmatch(name):
         return name, Kind.QUANTILE, None
-    near = did_you_mean(name, _KNOWN)
-    message = f"unknown indicator {shown(name)}{near or ';'} known are {listed(_KNOWN)}"
-    raise Refused(Code.BAD_CONDITION, message)
+    raise Refused(Code.BAD_CONDITION, f"unknown indicator {shown(name)}{guidance(name, _KNOWN, 'indicators')}")
 
 
 def _slow_ratio(argument: str | None) -> tuple[str, Kind, DurationUs]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from evaluator.errors import ConfigError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class Code(StrEnum):
@@ -56,6 +58,7 @@ class Code(StrEnum):
     CONSTANT_CONDITION = "W107"
     LOOKS_LIKE_OPERATOR = "W108"
     SLO_UNMEASURED = "W109"
+    WITHOUT_EFFECT = "W110"
 
     @property
     def severity(self) -> Literal["error", "warning"]:
@@ -111,8 +114,11 @@ class Finding:
         return " ".join(line.splitlines())
 
 
-class Refused(ValueError):
-    """A text of the config that is not what its place asks for. Says what was found, what was expected."""
+class Refused(ConfigError, ValueError):
+    """A text of the config that is not what its place asks for. Says what was found, what was expected.
+
+    A `ValueError` where a validator collects it, a `ConfigError` where the text came from a command line.
+    """
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -159,3 +165,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean "window"?`, or nothing where no known name is near."""
     near = nearest(name, known)
     return f'; did you mean "{near}"?' if near is not None else ""
+
+
+def guidance(name: str, known: Sequence[str], what: str) -> str:
+    """`; did you mean "window"? Known keys: ...`, or without the question where no known name is near."""
+    near = did_you_mean(name, known)
+    return f"{near} Known {what}: {listed(known)}" if near else f"; known {what}: {listed(known)}"

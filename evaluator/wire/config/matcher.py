@@ -6,21 +6,20 @@ one JSON value, None where the field is missing or null. Tests are total: no val
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import re2  # type: ignore[import-untyped]  # google-re2 1.1 ships no types
+import re2
 
 from evaluator.wire.config.finding import Code, Refused, shown
 from evaluator.wire.field import label_of
-from evaluator.wire.number import number_of
+from evaluator.wire.number import Number, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from evaluator.wire.number import Number
 
 Literal = str | int | float | bool
 
@@ -184,7 +183,6 @@ def _same(literal: Literal, value: object) -> bool:
 
 _OPERATION = re.compile(r"(>=|<=|>|<|==|!=|!~|~) (.*)", re.DOTALL)
 _LOOKS_LIKE_ONE = re.compile(r"(>=|<=|==|!=|!~)\S|[<>]-?[0-9]|~\^")
-_INFINITE = (float("inf"), float("-inf"))
 
 
 def looks_like_operator(literal: object) -> bool:
@@ -230,19 +228,22 @@ def _literal(written: object) -> Literal:
             raise Refused(Code.BAD_MATCHER, "expected a value, found a list in a list")
         case bool() | str() | int():
             return written
-        case float() if written == written and written not in _INFINITE:
+        case float() if math.isfinite(written):
             return float(written)
     raise Refused(Code.BAD_MATCHER, f"expected a value that JSON can hold, found {shown(written)}")
 
 
 def _bound(operator: str, operand: str) -> Number:
     number = number_of(operand)
-    if number is None or number in _INFINITE:
-        raise Refused(Code.BAD_MATCHER, f'"{operator}" compares numbers, found {shown(operand)}; write {operator} 500')
+    if number is None or not math.isfinite(number):
+        raise Refused(
+            Code.BAD_MATCHER,
+            f'"{operator}" compares numbers, found {shown(operand)}; expected for example {operator} 500',
+        )
     return number
 
 
-def _compiled(pattern: str) -> Any:
+def _compiled(pattern: str) -> Any:  # noqa: ANN401  # re2 has no types
     options = re2.Options()
     options.log_errors = False
     try:

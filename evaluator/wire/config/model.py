@@ -6,13 +6,11 @@ The core has its own, smaller view of the same things (`evaluator/core/rule.py`)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from evaluator.core.event import DurationUs
-
-if TYPE_CHECKING:
-    from evaluator.core.rule import GroupField
-    from evaluator.wire.config.matcher import Matcher
+from evaluator.core.rule import GroupField
+from evaluator.wire.config.matcher import Matcher
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 LatencyUnit = Literal["s", "ms", "us", "ns"]

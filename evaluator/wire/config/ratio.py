@@ -10,6 +10,9 @@ from evaluator.wire.config.finding import Code, Refused, shown
 RATIO_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,18})?%?$"
 _DECIMAL = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,18})?)(%?)")
 
+_WHOLE = 100
+"""Per cent."""
+
 
 def parse_ratio(written: object) -> Fraction:
     """A ratio of the config, in [0, 1]. Raises `Refused`."""
@@ -18,9 +21,9 @@ def parse_ratio(written: object) -> Fraction:
     if match is None:
         raise Refused(Code.BAD_RATIO, f"expected a ratio such as 0.5% or 0.005, found {shown(written)}")
     digits, percent = match.groups()
-    ratio = Fraction(digits) / (100 if percent else 1)
+    ratio = Fraction(digits) / (_WHOLE if percent else 1)
     if ratio > 1:
-        hint = "" if percent or ratio > 100 else f"; write {digits}%"
+        hint = f"; write {digits}%" if not percent and ratio <= _WHOLE else ""
         raise Refused(Code.BAD_RATIO, f"{text} is more than the whole; a ratio lies between 0% and 100%{hint}")
     return ratio
 

@@ -47,7 +47,7 @@ class Written:
                 return parse(written)
             except Refused as bad:
                 facts = {"code": bad.code, "message": str(bad)}
-                raise PydanticCustomError("refused", "{message}", facts) from None
+                raise PydanticCustomError("refused", "{message}", facts) from None  # noqa: EM101  # its type, no message
 
         return core_schema.no_info_plain_validator_function(validate)
 
@@ -101,7 +101,7 @@ def _whole_seconds(written: object) -> DurationUs:
 
 def _window(written: object) -> DurationUs:
     if written == "deploy":
-        raise Refused(Code.NOT_SUPPORTED, "window: deploy is not supported yet; write a duration such as 5m")
+        raise Refused(Code.NOT_SUPPORTED, "deploy is not supported yet; write a duration such as 5m")
     return _whole_seconds(written)
 
 
@@ -157,7 +157,7 @@ def _version(written: object) -> int:
 
 def _sampled(written: object) -> bool:
     if written is True:
-        message = "tail_sampled: true is not supported yet: ratios of sampled events are wrong"
+        message = "true is not supported yet: ratios of sampled events are wrong"
         raise Refused(Code.NOT_SUPPORTED, message)
     if written is not False:
         raise Refused(Code.WRONG_TYPE, f"expected true or false, found {shown(written)}")

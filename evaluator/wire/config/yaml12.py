@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import yaml
 
@@ -31,7 +31,7 @@ class Real(float):
 
     text: str
 
-    def __new__(cls, text: str) -> Real:
+    def __new__(cls, text: str) -> Self:
         """The number that the text writes in YAML."""
         number = super().__new__(cls, text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         number.text = text
@@ -91,6 +91,8 @@ def parse(text: str, file: str) -> Document:
         document.value = _Flattener(document).plain(root, (), 0) if root is not None else None
     except _Stop as stop:
         document.findings.append(stop.finding)
+    if any(finding.code is Code.ODD_CHARACTER for finding in document.findings):
+        document.value = None  # such a character makes other keys of what stands there: guesses would mislead
     return document
 
 
@@ -118,13 +120,13 @@ class _Composer:
             yield from yaml.parse(self._text, Loader=yaml.SafeLoader)
         except yaml.reader.ReaderError as bad:
             place = _place_of(self._text, bad.position, self._file)
-            what = f"holds the control character U+{ord(str(bad.character)):04X}; delete it or write an escape"
+            what = f"holds the control character U+{int(bad.character):04X}; delete it, or write an escape in quotes"
             raise _Stop(Finding.at(place, Code.ODD_CHARACTER, (), what)) from None
         except yaml.MarkedYAMLError as bad:
             raise _Stop(_syntax_finding(self._text, self._file, bad)) from None
 
-    def _take(self, event: Any) -> None:
-        place = Place(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
+    def _take(self, event: yaml.Event) -> None:
+        place = self._place(event)
         match event:
             case yaml.DocumentStartEvent():
                 self._documents += 1
@@ -141,17 +143,22 @@ class _Composer:
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 self._add(self._open.pop(), self._pending.pop())
 
-    def _begin(self, node: _Sequence | _Mapping, event: Any) -> None:
+    def _place(self, event: yaml.Event) -> Place:
+        mark = event.start_mark
+        return Place(self._file, mark.line + 1, mark.column + 1) if mark is not None else Place(self._file, 1, 1)
+
+    def _begin(self, node: _Sequence | _Mapping, event: yaml.CollectionStartEvent) -> None:
         if len(self._open) >= MAX_DEPTH:
-            self._stop(node.place, Code.TOO_LARGE, f"nested more than {MAX_DEPTH} levels deep; a rules file needs 8")
+            message = f"nested more than {MAX_DEPTH} levels deep; a rules file needs 8"
+            raise _Stop(Finding.at(node.place, Code.TOO_LARGE, (), message))  # its path would fill the screen
         parent = self._open[-1] if self._open else None
         if isinstance(parent, _Mapping) and parent.key is None:
             self._stop(node.place, Code.NOT_YAML, "a key must be text, found a list or a mapping; quote it")
         self._open.append(node)
         self._pending.append(event.anchor)
 
-    def _alias(self, event: Any, place: Place) -> None:
-        node = self._anchors.get(event.anchor)
+    def _alias(self, event: yaml.AliasEvent, place: Place) -> None:
+        node = self._anchors.get(event.anchor or "")
         if node is None:
             message = f'*{event.anchor} stands for nothing so far; to test that a field is present, write "*" in quotes'
             self._stop(place, Code.NOT_YAML, message)
@@ -187,12 +194,12 @@ class _Composer:
         else:
             mapping.entries[name] = (key.place, node)
 
-    def _check_tag(self, event: Any, place: Place) -> None:
+    def _check_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, place: Place) -> None:
         if event.tag is not None:
             what = 'a text that starts with "!" needs quotes, as in "!= start" (YAML reads a tag here)'
             self._stop(place, Code.AMBIGUOUS, what)
 
-    def _scalar(self, event: Any, place: Place) -> object:
+    def _scalar(self, event: yaml.ScalarEvent, place: Place) -> object:
         text: str = event.value
         if any("\ud800" <= character <= "\udfff" for character in text):
             self._find(place, Code.ODD_CHARACTER, "holds half of a surrogate pair, which is no text")
@@ -201,7 +208,7 @@ class _Composer:
             return text
         odd = next((index for index, character in enumerate(text) if _is_odd(character)), None)
         if odd is not None:
-            one_line = event.start_mark.line == event.end_mark.line
+            one_line = event.end_mark is not None and event.end_mark.line + 1 == place.line
             exact = place._replace(column=place.column + odd) if one_line else place
             self._find(exact, Code.ODD_CHARACTER, _odd_message(text[odd]))
             return text
@@ -212,10 +219,20 @@ class _Composer:
         return _resolved(text)
 
     def _find(self, place: Place, code: Code, message: str) -> None:
-        self._findings.append(Finding.at(place, code, (), message))
+        self._findings.append(Finding.at(place, code, self._path(), message))
+
+    def _path(self) -> Path:
+        """The path of what is being read."""
+        path: list[str | int] = []
+        for node in self._open:
+            if isinstance(node, _Sequence):
+                path.append(len(node.items))
+            elif node.key is not None:
+                path.append(str(node.key.value))
+        return tuple(path)
 
     def _stop(self, place: Place, code: Code, message: str) -> NoReturn:
-        raise _Stop(Finding.at(place, code, (), message))
+        raise _Stop(Finding.at(place, code, self._path(), message))
 
 
 class _Flattener:
@@ -248,8 +265,7 @@ class _Flattener:
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,100}")
-_OCTAL = re.compile(r"0o[0-7]{1,100}")
-_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]{1,100}")
+_PREFIXED = re.compile(r"0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}")
 _REAL = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
@@ -268,10 +284,8 @@ def _resolved(text: str) -> object:
         return _BOOLEAN[text]
     if _INTEGER.fullmatch(text):
         return int(text)
-    if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
-    if _HEXADECIMAL.fullmatch(text):
-        return int(text[2:], 16)
+    if _PREFIXED.fullmatch(text):
+        return int(text, 0)
     return Real(text) if _REAL.fullmatch(text) else text
 
 

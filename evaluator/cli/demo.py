@@ -1,0 +1,80 @@
+"""`evaluator demo`: a simulated incident through the whole service, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import ExitStack
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from evaluator.errors import UsageError
+from evaluator.runtime import logs
+from evaluator.runtime.demo import Play, play
+from evaluator.runtime.live import Address
+from evaluator.runtime.settings import load
+from evaluator.wire.config.load import load_rules
+
+WORDS = {"firing": "FIRING  ", "resolved": "RESOLVED"}
+
+
+def demo(
+    *,
+    incident: Annotated[bool, typer.Option("--incident/--no-incident", help="Break the voice API for a while.")] = True,
+    dump: Annotated[
+        Path | None, typer.Option("--dump", metavar="FILE", help="Write every record, for replay --envelope.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", min=0, help="Stop by itself. Default: at Ctrl-C.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Other traffic.")] = 1,
+    output: Annotated[str, typer.Option("--output", "-o", help="json: NDJSON alert records.")] = "text",
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the demo's rules and exit.")] = False,
+) -> None:
+    """Play a simulated incident through the whole service, faster than real time, with its page."""
+    with resources.as_file(resources.files("evaluator.cli") / "demo.yaml") as rules, ExitStack() as opened:
+        if print_config:
+            typer.echo(rules.read_text(), nl=False)
+            return
+        settings = load()
+        logs.configure("warning", settings.log.format)
+        config = load_rules([rules])
+        host, _, port = settings.web.listen.rpartition(":")
+        try:
+            stream = None if dump is None else opened.enter_context(dump.open("wb"))
+        except OSError as error:
+            message = f"{dump}: cannot be written ({error.strerror})"
+            raise UsageError(message) from error
+        wish = Play(Address(host, int(port)), incident, seconds, seed, stream)
+        asyncio.run(play(config, wish, _say(incident=incident), _json if output == "json" else _text))
+    if dump is not None:
+        sys.stderr.write(
+            f"\nreplay it:  evaluator demo --print-config > demo.yaml\n"
+            f"            evaluator replay --config demo.yaml --envelope {dump}\n"
+        )
+
+
+def _say(*, incident: bool):  # type: ignore[no-untyped-def]
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        story = "the voice API breaks in about 4 seconds" if incident else "nothing will happen"
+        sys.stderr.write(f"story    {story}; Ctrl-C stops\n\n")
+        sys.stderr.flush()
+
+    return say
+
+
+def _text(record: bytes) -> None:
+    alert = orjson.loads(record)
+    moment = alert["endsAt"] or alert["firedAt"]
+    typer.echo(f"{moment}  {WORDS[alert['status']]}  {alert['severity']:<6}  {alert['annotations']['summary']}")
+    sys.stdout.flush()
+
+
+def _json(record: bytes) -> None:
+    typer.echo(record.decode())
+    sys.stdout.flush()

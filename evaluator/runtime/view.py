@@ -1,0 +1,210 @@
+"""What every replica shows: the newest state of each alert and series, and the last transitions.
+
+It is fed with the public records only, read back from the log, so nothing is shown that was not published.
+The one thing that it adds by the clock is BLIND: a window that should have been decided long ago, and was
+not, because we cannot see. That changes no streak and no record (docs/semantics.md, 6).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.core.alert import fingerprint, key_of, labels_of
+from evaluator.core.event import EpochUs, SeriesKey
+from evaluator.runtime.status import Alert, RuleStatus, Status, moment, read_alert, read_status
+from evaluator.wire.config.duration import format_duration, parse_duration
+from evaluator.wire.config.finding import Refused
+
+if TYPE_CHECKING:
+    from evaluator.core.rule import Rule, RuleSet, Surface
+    from evaluator.runtime.clock import Clock
+
+TRANSITIONS_KEPT = 200
+"""Fewer: a bad night does not fit. More: a page that nobody scrolls, and memory for nothing."""
+
+
+class Data(StrEnum):
+    """What we know about a series at the moment, best first."""
+
+    OK = "ok"
+    INSUFFICIENT = "insufficient"
+    NO_DATA = "no_data"
+    WARMING = "warming"
+    WAITING = "waiting"
+    """No event of the series was ever seen. Never in a record: only the view knows what is configured."""
+    BLIND = "blind"
+
+
+class SeriesView(NamedTuple):
+    """An alert over a series, as it is to be shown now. `watermark` is None before all partitions were heard of.
+
+    `blind_since` is the end of the first window that should have been decided, where `data` is BLIND.
+    """
+
+    status: Status
+    fingerprint: str
+    data: Data
+    watermark: EpochUs | None
+    blind_since: EpochUs | None = None
+
+
+class SourceView(NamedTuple):
+    """A source: how far it was read by event time, and how far that is behind the clock (microseconds)."""
+
+    name: str
+    watermark: EpochUs | None
+    behind: int | None
+    is_blind: bool
+
+
+class _Known(NamedTuple):
+    status: Status
+    fingerprint: str
+    watermark: EpochUs | None
+    every: int | None
+
+
+class View:
+    """The state of everything that is configured or was published.
+
+    Memory: one record for each alert and series that the status topic knows, and `TRANSITIONS_KEPT` alerts.
+    """
+
+    def __init__(self, rules: RuleSet, clock: Clock) -> None:
+        self.rules = rules
+        self.unreadable = 0
+        self._clock = clock
+        self._since = clock.now()
+        self._known: dict[bytes, _Known] = {}
+        self._transitions: list[Alert] = []
+        self._ids: set[str] = set()
+        self._watermarks: dict[str, EpochUs] = {}
+        self._missing = {rule.name: _unseen(rule, rules.surfaces[rule.surface]) for rule in rules.rules.values()}
+
+    # -- what is fed ------------------------------------------------------------------------------------
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """Take in a status record; None: the series was forgotten. An unreadable one is counted, and no more."""
+        if value is None:
+            self._known.pop(key, None)
+            return
+        status = read_status(value)
+        if status is None:
+            self.unreadable += 1
+            return
+        watermark = moment(status.watermark)
+        self._known[key] = _Known(status, fingerprint(status.labels), watermark, self._every(status))
+        if watermark is not None:
+            self.observe(status.source, watermark)
+
+    def alert(self, value: bytes) -> None:
+        """Take in an alert record. One that was seen before changes nothing."""
+        alert = read_alert(value)
+        if alert is None:
+            self.unreadable += 1
+            return
+        if alert.id in self._ids:
+            return
+        self._ids.add(alert.id)
+        insort(self._transitions, alert, key=lambda known: moment(known.at) or 0)
+        if len(self._transitions) > TRANSITIONS_KEPT:
+            self._ids.discard(self._transitions.pop(0).id)
+
+    def observe(self, source: str, watermark: EpochUs) -> None:
+        """Note how far a source was read, where a process knows more than the records say yet."""
+        self._watermarks[source] = max(watermark, self._watermarks.get(source, watermark))
+
+    def _every(self, status: Status) -> int | None:
+        rule = self.rules.rules.get(status.alertname)
+        if rule is not None:
+            return rule.every
+        try:
+            return parse_duration(status.rule.every) or None
+        except Refused:
+            return None
+
+    # -- what is shown ----------------------------------------------------------------------------------
+
+    def now(self) -> EpochUs:
+        """The time that ages are counted to."""
+        return self._clock.now()
+
+    def series(self) -> list[SeriesView]:
+        """Everything there is: firing, pending, then the rest by key. Alerts without a series yet are among it."""
+        now = self.now()
+        shown = [self._live(known, now) for known in self._known.values()]
+        seen = {known.status.alertname for known in self._known.values()}
+        shown += [self._live(known, now) for name, known in self._missing.items() if name not in seen]
+        return sorted(shown, key=lambda series: (_RANK.get(series.status.phase, len(_RANK)), series.status.key))
+
+    def find(self, wanted: str) -> SeriesView | None:
+        """The alert and series with this fingerprint."""
+        return next((series for series in self.series() if series.fingerprint == wanted), None)
+
+    def transitions(self, of: str | None = None) -> list[Alert]:
+        """The last transitions, newest first; `of` one fingerprint only."""
+        return [alert for alert in reversed(self._transitions) if of is None or alert.fingerprint == of]
+
+    def sources(self) -> list[SourceView]:
+        """Every configured source, in config order."""
+        now = self.now()
+        return [self._source(name, now) for name in self.rules.sources]
+
+    def watermark(self, source: str) -> EpochUs | None:
+        """How far a source was read by event time, as the most advanced record or process says."""
+        return self._watermarks.get(source)
+
+    def _source(self, name: str, now: EpochUs) -> SourceView:
+        watermark = self.watermark(name)
+        steps = {r.every for r in self.rules.rules.values() if self.rules.surfaces[r.surface].source == name}
+        blind = any(self._overdue(step, watermark, self._since, now) is not None for step in steps)
+        return SourceView(name, watermark, None if watermark is None else now - watermark, blind)
+
+    def _live(self, known: _Known, now: EpochUs) -> SeriesView:
+        """What a record says, unless a window is overdue by the clock."""
+        status, watermark, since = known.status, known.watermark, self._since
+        if not status.windows:
+            # Nothing was decided that would have carried a newer watermark here: the source's own is the news.
+            watermark = self.watermark(status.source)
+            since = moment(status.updated_at) or self._since
+        overdue = None if known.every is None else self._overdue(known.every, watermark, since, now)
+        data = Data.BLIND if overdue is not None else _data(status)
+        return SeriesView(status, known.fingerprint, data, watermark, overdue)
+
+    def _overdue(self, every: int, watermark: EpochUs | None, since: EpochUs, now: EpochUs) -> EpochUs | None:
+        """The end of the window to be decided next, if that is more than `blind_after` ago.
+
+        Before there is a watermark, the first window that we could have decided is the one that runs `since`.
+        """
+        end = EpochUs(((since if watermark is None else watermark) // every + 1) * every)
+        return end if now - end > self.rules.blind_after else None
+
+
+_RANK = {"firing": 0, "pending": 1}
+
+
+def _data(status: Status) -> Data:
+    try:
+        return Data(status.data)
+    except ValueError:
+        return Data.WARMING
+
+
+def _unseen(rule: Rule, surface: Surface) -> _Known:
+    """What stands for a rule of which no series is known: nothing was ever measured."""
+    series = SeriesKey(surface.name, ("",) * len(surface.group_by))
+    labels = labels_of(rule, surface, series)
+    count = {"consecutive": rule.required} if rule.among is None else {}
+    status = Status(
+        key=key_of(rule, surface, series).removesuffix("{}"), alertname=rule.name, surface=surface.name,
+        severity=rule.severity, slo=rule.slo, labels=labels, required=rule.required, data=Data.WAITING,
+        rule=RuleStatus(
+            when=tuple(condition.text for condition in rule.conditions), window=format_duration(rule.window),
+            every=format_duration(rule.every), m_of_n=None if rule.among is None else (rule.required, rule.among),
+            **count,
+        ),
+        source=surface.source, owners=surface.owners, annotations=dict(rule.annotations),
+    )  # fmt: skip
+    return _Known(status, fingerprint(labels), None, rule.every)

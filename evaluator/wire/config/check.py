@@ -1,0 +1,206 @@
+"""What must hold between entries: references, multiples, labels, fields. Every finding here is an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluator.core.condition import LATENCIES, Kind
+from evaluator.wire import formats
+from evaluator.wire.config.assemble import fields_of, group_of
+from evaluator.wire.config.diagnose import FORMATS_PLANNED
+from evaluator.wire.config.duration import format_duration
+from evaluator.wire.config.finding import Code, Finding, guidance, listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from evaluator.wire.config.entry import AlertEntry, SourceEntry, SurfaceEntry
+    from evaluator.wire.config.files import Entries
+    from evaluator.wire.config.finding import Path
+    from evaluator.wire.config.model import FieldsConfig
+
+BUILT_IN_LABELS = ("alertname", "surface", "severity", "slo", "team")
+
+_FAILURES = frozenset({Kind.ERROR_RATIO, Kind.ERROR_COUNT})
+_SINGULAR = {"sources": "source", "surfaces": "surface", "slos": "SLO"}
+
+
+def errors_between(entries: Entries) -> Iterator[Finding]:
+    """Every error that no entry shows on its own."""
+    if not entries.names("sources") and not entries.findings:
+        place = entries.start
+        yield Finding.at(
+            place, Code.NOTHING_TO_DO, (), "no sources, so there is nothing to read; add one under sources"
+        )
+    yield from _topics(entries)
+    for name, source in entries.sources.items():
+        yield from _source(entries, ("sources", name), source)
+    for name, surface in entries.surfaces.items():
+        yield from _reference(entries, ("surfaces", name, "source"), "sources", surface.source)
+        yield from _group_labels(entries, ("surfaces", name), surface)
+    for name, slo in entries.slos.items():
+        yield from _reference(entries, ("slos", name, "surface"), "surfaces", slo.surface)
+    for name, alert in entries.alerts.items():
+        yield from _alert(entries, ("alerts", name), alert)
+
+
+def _value(entries: Entries, code: Code, path: Path, message: str) -> Finding:
+    return Finding.at(entries.value_place(path), code, path, message)
+
+
+def _key(entries: Entries, code: Code, path: Path, message: str) -> Finding:
+    return Finding.at(entries.key_place(path), code, path, message)
+
+
+def _topics(entries: Entries) -> Iterator[Finding]:
+    first: dict[str, str] = {}
+    for name, source in entries.sources.items():
+        other = first.setdefault(source.topic, name)
+        if other != name:
+            message = f'the topic {source.topic} is read by source "{other}" already; tell its events apart by surfaces'
+            yield _value(entries, Code.TOPIC_TWICE, ("sources", name, "topic"), message)
+
+
+def _source(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Finding]:
+    written, at = source.fields, (*path, "fields")
+    if source.format not in formats.known():
+        yield _format(entries, (*path, "format"), source.format)
+        return
+    fields = _effective(source)
+    if isinstance(fields.latency, str) and fields.latency_unit is None:
+        message = 'missing key "latency_unit": say what unit the latency is in, for example latency_unit: ms'
+        yield _key(entries, Code.KEY_NEEDS_KEY, (*at, "latency"), message)
+    if written.latency_unit is not None and not isinstance(fields.latency, str):
+        message = "latency_unit needs a latency that is a field" + (
+            "; a difference of times is in time_unit" if fields.latency is not None else ""
+        )
+        yield _key(entries, Code.KEY_NEEDS_KEY, (*at, "latency_unit"), message)
+    if "time_unit" in written.model_fields_set and fields.time is None and isinstance(fields.latency, str | None):
+        message = "time_unit needs a time; without one, the record's timestamp is the event's time"
+        yield _key(entries, Code.KEY_NEEDS_KEY, (*at, "time_unit"), message)
+    if source.dedup and fields.id is None:
+        message = "dedup needs a field that holds an id; add fields.id, or leave dedup out"
+        yield _key(entries, Code.KEY_NEEDS_KEY, (*path, "dedup"), message)
+
+
+def _effective(source: SourceEntry) -> FieldsConfig:
+    """The fields as configured, with those that the format knows by itself."""
+    configured = fields_of(source.fields)
+    return formats.get(source.format).fields(configured) if source.format in formats.known() else configured
+
+
+def _format(entries: Entries, path: Path, name: str) -> Finding:
+    known = sorted(formats.known())
+    if name in FORMATS_PLANNED:
+        message = f"the format {name} is not supported yet; known formats: {listed(known)}"
+        return _value(entries, Code.NOT_SUPPORTED, path, message)
+    near = guidance(name, known, "formats")
+    return _value(entries, Code.BAD_VALUE, path, f"unknown format {shown(name)}{near}")
+
+
+def _reference(entries: Entries, path: Path, section: str, name: str) -> Iterator[Finding]:
+    if not entries.knows(section, name) and entries.readable:
+        names = entries.names(section)
+        known = guidance(name, names, section) if names else f"; there are no {section}"
+        message = f"no {_SINGULAR[section]} has the name {shown(name)}{known}"
+        yield _value(entries, Code.UNKNOWN_REFERENCE, path, message)
+
+
+def _group_labels(entries: Entries, path: Path, surface: SurfaceEntry) -> Iterator[Finding]:
+    first: dict[str, str] = {}
+    for index, entry in enumerate(surface.group_by):
+        group = group_of(entry)
+        at = (*path, "group_by", index)
+        if group.label in BUILT_IN_LABELS:
+            message = (
+                f"the field {group.path} would become the label {group.label}, which every alert has; "
+                f"name another one: {{field: {group.path}, as: my_{group.label}}}"
+            )
+            yield _value(entries, Code.LABEL_CLASH, at, message)
+        elif group.label in first:
+            message = (
+                f"the fields {first[group.label]} and {group.path} would both become the label {group.label}; "
+                f"name another one: {{field: {group.path}, as: {group.label}_2}}"
+            )
+            yield _value(entries, Code.LABEL_CLASH, at, message)
+        first.setdefault(group.label, group.path)
+
+
+def _alert(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    yield from _reference(entries, (*path, "surface"), "surfaces", alert.surface)
+    yield from _objective(entries, path, alert)
+    yield from _windows(entries, path, alert)
+    yield from _forgetting(entries, path, alert)
+    yield from _own_labels(entries, path, alert)
+    yield from _measured(entries, path, alert)
+
+
+def _objective(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    if alert.slo is None:
+        return
+    yield from _reference(entries, (*path, "slo"), "slos", alert.slo)
+    slo = entries.slos.get(alert.slo)
+    if slo is not None and slo.surface != alert.surface and entries.knows("surfaces", alert.surface):
+        message = f"the SLO {alert.slo} is about the surface {slo.surface}, this alert about {alert.surface}"
+        yield _value(entries, Code.OTHER_SURFACE, (*path, "slo"), message)
+
+
+def _windows(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    step = format_duration(alert.step)
+    if alert.window % alert.step:
+        message = f"{format_duration(alert.window)} is not a multiple of every: {step}"
+        yield _value(entries, Code.NOT_A_MULTIPLE, (*path, "window"), message)
+    if alert.for_ is not None and alert.for_ % alert.step:
+        what = "every" if alert.every is not None else "window"
+        message = f"{format_duration(alert.for_)} is not a multiple of {what}: {step}"
+        yield _value(entries, Code.NOT_A_MULTIPLE, (*path, "for"), message)
+    given = [key for key in ("consecutive", "for", "m_of_n") if _is_given(alert, key)]
+    for key in given[1:]:
+        message = f"{given[0]} and {key} both say how many windows it takes; keep one of them"
+        yield _key(entries, Code.KEYS_EXCLUDE, (*path, key), message)
+
+
+def _is_given(alert: AlertEntry, key: str) -> bool:
+    return getattr(alert, "for_" if key == "for" else key) is not None
+
+
+def _forgetting(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    if alert.forget_after is None or alert.forget_after >= alert.expires:
+        return
+    whose = "" if alert.expire_after is not None else " (its default)"
+    message = (
+        f"{format_duration(alert.forget_after)} is shorter than expire_after: "
+        f"{format_duration(alert.expires)}{whose}; a firing alert would be forgotten before it can expire"
+    )
+    yield _value(entries, Code.FORGETS_TOO_SOON, (*path, "forget_after"), message)
+
+
+def _own_labels(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    surface = entries.surfaces.get(alert.surface)
+    grouped = {group_of(each).label for each in surface.group_by} if surface is not None else set()
+    for label in alert.labels:
+        at = (*path, "labels", label)
+        if label in BUILT_IN_LABELS:
+            yield _key(
+                entries, Code.LABEL_CLASH, at, f"every alert has a label {label} already; name yours differently"
+            )
+        elif label in grouped:
+            message = f"a group_by field of {alert.surface} is the label {label} already; name yours differently"
+            yield _key(entries, Code.LABEL_CLASH, at, message)
+
+
+def _measured(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    """Conditions on something that the source never says."""
+    surface = entries.surfaces.get(alert.surface)
+    source = entries.sources.get(surface.source) if surface is not None else None
+    if surface is None or source is None:
+        return
+    fields = _effective(source)
+    for index, condition in enumerate(alert.conditions):
+        at = (*path, "when", index) if isinstance(alert.when, list) else (*path, "when")
+        if condition.kind in LATENCIES and fields.latency is None:
+            message = f"{condition.name} needs a latency; add fields.latency to the source {surface.source}"
+            yield _value(entries, Code.NO_LATENCY_FIELD, at, message)
+        if condition.kind in _FAILURES and fields.failed is None:
+            message = f"{condition.name} needs to know what failed; add fields.failed to the source {surface.source}"
+            yield _value(entries, Code.NO_FAILED_FIELD, at, message)
