@@ -113,7 +113,7 @@ def compare(sample: Sample, seed: int) -> None:
 def test_the_stages_agree_with_the_reference_on_streams_that_fire() -> None:
     seen: Counter[bool] = Counter()
 
-    @settings(max_examples=250)
+    @settings(max_examples=100)
     @given(sample=samples(), seed=st.integers(0, 2**32))
     def law(sample: Sample, seed: int) -> None:
         seen[interest(sample).firings > 0] += 1
@@ -123,7 +123,7 @@ def test_the_stages_agree_with_the_reference_on_streams_that_fire() -> None:
     assert seen[True] >= seen[False], seen
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(4))
 def test_the_stages_agree_with_the_reference_on_fixed_seeds(block: int) -> None:
-    for seed in range(block * 40, block * 40 + 40):
+    for seed in range(block * 15, block * 15 + 15):
         compare(generate(seed), seed)

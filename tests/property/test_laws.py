@@ -116,7 +116,7 @@ def cut(judged: RuleSet, partitions: list[list[Event]], rng: random.Random) -> F
     return fold
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(partitions=streams())
 def test_same_calls_give_the_same_bytes(partitions: list[list[Event]]) -> None:
     """Invariant 1."""
@@ -128,7 +128,7 @@ def test_same_calls_give_the_same_bytes(partitions: list[list[Event]]) -> None:
 def test_cutting_and_interleaving_change_no_verdict_and_no_id(reached: Reached) -> None:
     """Invariant 2: ids, proofs and evidence too."""
 
-    @settings(max_examples=300)
+    @settings(max_examples=100)
     @given(partitions=streams(), seed=st.integers(0, 2**32))
     def law(partitions: list[list[Event]], seed: int) -> None:
         one, other = whole(RULES, partitions), cut(RULES, partitions, random.Random(seed))
@@ -184,7 +184,7 @@ def merged(panes: list[Pane]) -> bytes:
 def test_merging_panes_is_associative_and_commutative_to_the_byte(reached: Reached) -> None:
     """Invariant 3."""
 
-    @settings(max_examples=150)
+    @settings(max_examples=80)
     @given(partitions=streams(), seed=st.integers(0, 2**32))
     def law(partitions: list[list[Event]], seed: int) -> None:
         rng = random.Random(seed)
@@ -207,7 +207,7 @@ def test_merging_panes_is_associative_and_commutative_to_the_byte(reached: Reach
 def test_a_quantile_verdict_equals_the_verdict_of_the_sorted_values(reached: Reached) -> None:
     """Invariant 4."""
 
-    @settings(max_examples=300)
+    @settings(max_examples=100)
     @given(
         latencies=st.lists(st.integers(0, 12), min_size=1, max_size=40),
         q=st.sampled_from([Fraction(1, 2), Fraction(95, 100), Fraction(999, 1000), Fraction(1, 10)]),
@@ -236,7 +236,7 @@ def test_a_quantile_verdict_equals_the_verdict_of_the_sorted_values(reached: Rea
 def test_a_watermark_never_goes_back(reached: Reached) -> None:
     """Invariant 5, the first half; the second is in tests/unit/test_aggregate_stage.py."""
 
-    @settings(max_examples=150)
+    @settings(max_examples=80)
     @given(partitions=streams())
     def law(partitions: list[list[Event]]) -> None:
         reached.note(subject=any(b.time < a.time for events in partitions for a, b in zip(events, events[1:], strict=False)))

@@ -641,7 +641,7 @@ def test_a_missing_file_is_one_line() -> None:
 
 def test_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "rules").mkdir()
-    with pytest.raises(ConfigError, match="rules:1:1: error.E001. cannot read the rules file: is a directory"):
+    with pytest.raises(ConfigError, match=r"rules:1:1: error.E001. cannot read the rules file: is a directory"):
         load_rules(["rules"])
 
 

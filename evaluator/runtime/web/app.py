@@ -186,20 +186,12 @@ class _Site:
 
     async def api_alerts(self, _request: web.Request) -> web.Response:
         """Pending and firing alerts in the shape of Prometheus' API."""
-        active = (series for series in self._view.series() if series.status.phase != "inactive")
-        return _json({"status": "success", "data": {"alerts": [self._active(series) for series in active]}})
-
-    def _active(self, series: SeriesView) -> dict[str, Any]:
-        status = series.status
-        of_episode = (a for a in self._view.transitions(series.fingerprint) if a.starts_at == status.starts_at)
-        fired = next((alert.annotations for alert in of_episode if alert.status == "firing"), {})
-        return {
-            "labels": status.labels,
-            "annotations": {**fired, **status.annotations},
-            "state": status.phase,
-            "activeAt": status.starts_at,
-            "value": _value(series),
-        }
+        fired = {(a.fingerprint, a.starts_at): a.annotations for a in self._view.transitions() if a.status == "firing"}
+        active = [series for series in self._view.series() if series.status.phase != "inactive"]
+        alerts = [
+            _active(series, fired.get((series.fingerprint, series.status.starts_at or ""), {})) for series in active
+        ]
+        return _json({"status": "success", "data": {"alerts": alerts}})
 
     async def api_status(self, request: web.Request) -> web.Response:
         """Every series as it was published, with what is known of it now."""
@@ -214,6 +206,18 @@ class _Site:
         }
         body = await asyncio.to_thread(_status_body, head, found)
         return _compressed(web.Response(body=body, content_type="application/json"))
+
+
+def _active(series: SeriesView, fired: Mapping[str, str]) -> dict[str, Any]:
+    """An alert as Prometheus shows it; `fired` are the annotations that it fired with."""
+    status = series.status
+    return {
+        "labels": status.labels,
+        "annotations": {**fired, **status.annotations},
+        "state": status.phase,
+        "activeAt": status.starts_at,
+        "value": _value(series),
+    }
 
 
 def _status_body(head: Mapping[str, Any], found: Sequence[SeriesView]) -> bytes:

@@ -71,6 +71,19 @@ class Row(NamedTuple):
     owners: tuple[str, ...]
 
 
+class WindowLine(NamedTuple):
+    """A decided window, or a run of equal ones, in words."""
+
+    dot: Dot
+    span: str
+    verdict: str
+    breached: tuple[str, ...]
+    values: str
+    n: int
+    bad: int
+    length: int
+
+
 class Event(NamedTuple):
     """A transition, in words."""
 
@@ -144,6 +157,20 @@ def event(alert: Alert, now: EpochUs) -> Event:
     )  # fmt: skip
 
 
+def window_lines(status: Status, now: EpochUs) -> list[WindowLine]:
+    """The decided windows, newest first."""
+    return [_line(window, now) for window in reversed(status.windows)]
+
+
+def _line(window: WindowStatus, now: EpochUs) -> WindowLine:
+    start, end = moment(window.start) or EpochUs(0), moment(window.last_end) or EpochUs(0)
+    return WindowLine(
+        dot=_dot(window, now), span=f"{when(start, now)} to {when(end, now)}",
+        verdict=VERDICT_WORDS.get(window.verdict, window.verdict), breached=window.breached,
+        values=", ".join(_values(window)), n=window.n, bad=window.bad, length=window.count,
+    )  # fmt: skip
+
+
 def matching(series: Iterable[SeriesView], query: str) -> list[SeriesView]:
     """The series in which every word of the query occurs: in a name, a label, the phase, the data state, an owner."""
     words = query.lower().split()
@@ -206,9 +233,12 @@ def _dot(window: WindowStatus, now: EpochUs) -> Dot:
     title = f"{when(start, now)} to {when(end, now)}: {VERDICT_WORDS.get(window.verdict, window.verdict)}"
     if window.count > 1:
         return Dot(f"{style} run", f"{window.count:,}", f"{title} ({window.count:,} windows)")
-    values = [f"{name} {_value(name, value, window)}" for name, value in window.values.items() if value is not None]
-    details = [*values, f"{window.bad:,} of {window.n:,} failed"] if window.n else []
+    details = [*_values(window), f"{window.bad:,} of {window.n:,} failed"] if window.n else []
     return Dot(style, mark, f"{title}; {', '.join(details)}" if details else title)
+
+
+def _values(window: WindowStatus) -> list[str]:
+    return [f"{name} {_value(name, value, window)}" for name, value in window.values.items() if value is not None]
 
 
 def _strip_words(windows: Sequence[WindowStatus]) -> str:
@@ -266,6 +296,9 @@ def when(moment_us: EpochUs, now: EpochUs) -> str:
 
 _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"))
 
+_TWO_UNITS_BELOW = 10
+"""Two hours and five minutes say something, forty-two hours and five minutes do not."""
+
 
 def ago(micros: int) -> str:
     """How long ago, in the largest two units at most: `6 s`, `3 min`, `2 h 5 min`."""
@@ -273,7 +306,7 @@ def ago(micros: int) -> str:
     index = next((i for i, (size, _) in enumerate(_UNITS) if micros >= size), len(_UNITS) - 1)
     size, unit = _UNITS[index]
     text = f"{micros // size:,} {unit}"
-    if unit in {"d", "h"} and micros // size < 10:
+    if unit in {"d", "h"} and micros < _TWO_UNITS_BELOW * size:
         below, below_unit = _UNITS[index + 1]
         rest = micros % size // below
         text += f" {rest} {below_unit}" if rest else ""

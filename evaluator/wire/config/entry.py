@@ -124,6 +124,7 @@ class SourceEntry(Entry):
     where: MatcherEntry | None = None
     """Events that fail it are skipped."""
     fields: FieldsEntry = Field(default_factory=FieldsEntry)
+    """Where its records hold the time, the latency, the failure."""
     out_of_orderness: Duration = _default("30s")
     """How much later than a newer event of its partition an event may come and still count."""
     idle_after: PositiveDuration = _default("30s")
@@ -283,6 +284,10 @@ class RulesEntry(Entry):
     max_skew: PositiveDuration | None = None
     """How far a partition may run ahead of its source; twice the longest window, at least 1h."""
     sources: dict[SourceName, SourceEntry] = Field(default_factory=dict)
+    """Topics and how their records become events, by name."""
     surfaces: dict[Name, SurfaceEntry] = Field(default_factory=dict)
+    """What has an objective, by name. The order counts: an event belongs to the first that matches."""
     slos: dict[Name, SloEntry] = Field(default_factory=dict)
+    """Objectives, by name."""
     alerts: dict[Name, AlertEntry] = Field(default_factory=dict)
+    """Alerts, by name."""

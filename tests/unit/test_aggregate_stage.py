@@ -1,0 +1,243 @@
+"""Stage 1 as the task sees it: what a clock may decide, what is recorded, what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from evaluator.core.event import SECOND, EpochUs
+from evaluator.core.partial import FutureRejection, IdleAdvance
+from evaluator.core.watermark import BEGINNING
+from evaluator.errors import StateRefused
+from evaluator.runtime.aggregate_stage import AggregateStage, Timing
+from evaluator.runtime.log.port import Fetched, Record
+from evaluator.runtime.topics import Topics
+from evaluator.wire import partial as partial_wire
+from evaluator.wire.config.load import load_rules
+from evaluator.wire.text import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evaluator.core.partial import ClockDecision, Partial
+
+START = 1_769_558_400 * SECOND
+RULES = """
+version: 1
+revision: {revision}
+sources:
+  events: {{topic: t, format: json, out_of_orderness: 5s, idle_after: 30s, dedup: {dedup}, fields: {{time: t, id: i, failed: {{s: ">= 500"}}}}}}
+surfaces:
+  api: {{source: events}}
+alerts:
+  A: {{surface: api, when: error_count > {threshold}, window: 1m, severity: page}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def stage(
+    folder: Path, *, decisions: Sequence[ClockDecision] = (), clock: bool = True, shards: int = 2, revision: int = 0,
+    dedup: int = 0, threshold: int = 1,
+) -> AggregateStage:  # fmt: skip
+    """A stage of partition 0 of 1 that has begun afresh."""
+    path = folder / "rules.yaml"
+    path.write_text(RULES.format(revision=revision, dedup=dedup, threshold=threshold))
+    timing = Timing(SECOND, uses_clock=clock)
+    return AggregateStage(load_rules([path]), "events", 0, 1, shards, Topics("app"), timing, Counter(), decisions)
+
+
+def fresh(folder: Path, **changes: Any) -> AggregateStage:
+    begun = stage(folder, **changes)
+    begun.restore([], (0, 0), None)
+    begun.freeze(EpochUs(START))
+    return begun
+
+
+def record(offset: int, at: float, **fields: object) -> Record:
+    """An event `at` seconds after the start, as it was appended then."""
+    time = START + round(at * SECOND)
+    return Record(offset, time // 1000, None, orjson.dumps({"t": rfc3339(time), **fields}))
+
+
+def fetched(*records: Record, at: float, next_offset: int | None = None, end: int | None = None) -> Fetched:
+    """A fetch at `at` seconds after the start; `end` is the log's end."""
+    after = next_offset if next_offset is not None else (records[-1].offset + 1 if records else 0)
+    return Fetched(records, after, after if end is None else end, EpochUs(START + round(at * SECOND)))
+
+
+def seconds(stage: AggregateStage) -> float:
+    """The watermark in seconds after the start."""
+    return (stage.watermark - START) / SECOND
+
+
+def partials(stage: AggregateStage, at: float = 1e6) -> list[Partial]:
+    """The partials of a commit."""
+    outbox = stage.freeze(EpochUs(START + round(at * SECOND)))
+    assert outbox is not None
+    return [partial_wire.decode(r.value or b"") for r in outbox.records if r.topic == "app.partials"]
+
+
+def test_a_partition_that_is_idle_at_its_end_follows_the_clock(folder: Path) -> None:
+    idle = fresh(folder)
+    idle.apply(fetched(record(0, 0), at=0))
+    for now in range(0, 36, 5):
+        idle.apply(fetched(at=now, next_offset=1))
+    assert seconds(idle) == 30
+
+
+def test_a_partition_with_unread_records_is_never_advanced_by_a_clock(folder: Path) -> None:
+    behind = fresh(folder)
+    behind.apply(fetched(record(0, 0), at=0, end=5))
+    for now in range(0, 120, 5):
+        behind.apply(fetched(at=now, next_offset=1, end=5))
+    assert seconds(behind) == -5
+
+
+def test_an_open_transaction_of_a_producer_is_not_the_end(folder: Path) -> None:
+    waiting = fresh(folder)
+    for now in range(0, 120, 5):
+        waiting.apply(fetched(at=now, next_offset=0, end=1))
+    assert waiting.watermark == BEGINNING
+
+
+def test_a_pause_between_fetches_starts_observation_again(folder: Path) -> None:
+    paused = fresh(folder)
+    paused.apply(fetched(record(0, 0), at=0))
+    for now in (5, 10, 15, 20, 25, 36, 40, 45, 50, 55, 60, 65):
+        paused.apply(fetched(at=now, next_offset=1))
+    assert seconds(paused) == -5
+
+
+def test_a_takeover_starts_observation_again(folder: Path) -> None:
+    taken = fresh(folder)
+    for now in range(0, 30, 5):
+        taken.apply(fetched(at=now))
+    taken.interrupted()
+    taken.apply(fetched(at=31))
+    assert taken.watermark == BEGINNING
+
+
+def test_rejected_records_do_not_keep_a_partition_busy(folder: Path) -> None:
+    noisy = fresh(folder)
+    noisy.apply(fetched(record(0, 0), at=0))
+    for number in range(1, 8):
+        noisy.apply(fetched(Record(number, -1, None, b"{"), at=number * 5))
+    assert seconds(noisy) == 30
+
+
+def test_an_idle_advance_is_recorded_where_it_happened(folder: Path) -> None:
+    idle = fresh(folder)
+    idle.apply(fetched(record(0, 0), at=0))
+    for now in range(0, 66, 5):
+        idle.apply(fetched(at=now, next_offset=1))
+    assert {p.idle_advances for p in partials(idle)} == {(IdleAdvance(1, EpochUs(START + 60 * SECOND)),)}
+
+
+def test_a_recorded_idle_advance_is_applied_at_its_offset_and_no_other_is_made(folder: Path) -> None:
+    replayed = fresh(folder, decisions=[IdleAdvance(1, EpochUs(START + 60 * SECOND))], clock=False)
+    late = record(1, 30)
+    replayed.apply(fetched(record(0, 0), late, at=1000))
+    (first, _) = partials(replayed)
+    assert first.idle_advances == (IdleAdvance(1, EpochUs(START + 60 * SECOND)),)
+    assert replayed.tallies["late", "api"] == 1
+
+
+def test_an_event_ahead_of_our_clock_is_rejected_and_the_decision_recorded(folder: Path) -> None:
+    ahead = fresh(folder)
+    event = Record(0, -1, None, orjson.dumps({"t": rfc3339(START + 60 * SECOND)}))
+    ahead.apply(fetched(event, at=0))
+    assert ahead.tallies["rejected", "events", "future"] == 1
+    assert partials(ahead)[0].future_rejections == (FutureRejection(0, 0),)
+
+
+def test_without_a_clock_only_recorded_events_are_future_ones(folder: Path) -> None:
+    event = Record(0, -1, None, orjson.dumps({"t": rfc3339(START + 60 * SECOND)}))
+    free, bound = fresh(folder, clock=False), fresh(folder, clock=False, decisions=[FutureRejection(0, 0)])
+    for replayed in (free, bound):
+        replayed.apply(fetched(event, at=0))
+    assert (free.tallies["records", "events", "ok"], bound.tallies["records", "events", "ok"]) == (1, 0)
+
+
+def progress_of(begun: AggregateStage, at: float = 1e6) -> list[Record]:
+    """What the next life reads from the progress topic."""
+    outbox = begun.freeze(EpochUs(START + round(at * SECOND)))
+    assert outbox is not None
+    return [Record(0, 0, r.key, r.value) for r in outbox.records if r.topic == "app.progress.events"]
+
+
+def test_a_restart_continues_the_chain_of_each_shard(folder: Path) -> None:
+    first = fresh(folder)
+    first.apply(fetched(record(0, 0), at=0))
+    second = stage(folder)
+    second.restore(progress_of(first), (0, 1), record(0, 0))
+    second.apply(fetched(record(1, 90), at=90))
+    assert {(p.prev, p.begin, p.end, p.sequence) for p in partials(second)} == {(1, 1, 2, 2)}
+
+
+def test_a_first_commit_under_a_new_config_says_which_panes_the_old_one_filled(folder: Path) -> None:
+    first = fresh(folder)
+    first.apply(fetched(record(0, 70), at=70))
+    second = stage(folder, threshold=2)
+    second.restore(progress_of(first), (0, 1), record(0, 70))
+    assert {p.since for p in partials(second)} == {START + 120 * SECOND}
+
+
+def test_deduplication_knows_after_a_restart_what_it_knew_before(folder: Path) -> None:
+    first = fresh(folder, dedup=3)
+    first.apply(fetched(record(0, 0, i="a"), record(1, 1, i="b"), at=1))
+    second = stage(folder, dedup=3)
+    second.restore(progress_of(first), (0, 2), record(1, 1, i="b"))
+    assert second.next_offset == 0
+    second.apply(fetched(record(0, 0, i="a"), record(1, 1, i="b"), record(2, 2, i="a"), at=2))
+    assert (second.tallies["duplicates", "events"], second.tallies["records", "events", "ok"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bounds", "last", "message"),
+    [
+        pytest.param({"shards": 3}, (0, 1), record(0, 0), "set EVALUATOR_SHARDS=2", id="another_number_of_shards"),
+        pytest.param({}, (5, 9), None, "--accept-data-loss", id="retention_was_faster"),
+        pytest.param({}, (0, 0), None, "recreated", id="the_log_is_shorter_than_what_was_read"),
+        pytest.param({}, (0, 9), record(0, 7), "recreated", id="another_record_stands_where_ours_stood"),
+        pytest.param({"revision": 0}, (0, 1), record(0, 0), "raise `revision`", id="an_older_revision"),
+        pytest.param(
+            {"revision": 1, "threshold": 9}, (0, 1), record(0, 0), "call themselves", id="two_configs_of_one_revision"
+        ),
+    ],
+)
+def test_state_that_cannot_be_continued_is_refused(
+    folder: Path, changes: dict[str, Any], bounds: tuple[int, int], last: Record | None, message: str
+) -> None:
+    first = fresh(folder, revision=1)
+    first.apply(fetched(record(0, 0), at=0))
+    progress = progress_of(first)
+    with pytest.raises(StateRefused, match=message):
+        stage(folder, **{"revision": 1, **changes}).restore(progress, bounds, last)
+
+
+def test_a_damaged_progress_record_is_refused(folder: Path) -> None:
+    first = fresh(folder)
+    first.apply(fetched(record(0, 0), at=0))
+    (stored,) = progress_of(first)
+    flipped = bytearray(stored.value or b"")
+    flipped[-1] ^= 1
+    with pytest.raises(StateRefused, match="damaged"):
+        stage(folder).restore([stored._replace(value=bytes(flipped))], (0, 1), None)
+
+
+def test_a_batch_of_bad_events_is_one_dead_letter(folder: Path) -> None:
+    begun = fresh(folder)
+    begun.apply(fetched(record(0, 0), Record(1, -1, b"k", b'{"t": "yesterday"}'), at=0))
+    outbox = begun.freeze(EpochUs(START + 10**12))
+    assert outbox is not None
+    (letter,) = [r for r in outbox.records if r.topic == "slo.dlq"]
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["offset"], headers["reason"]) == (b"k", b'{"t": "yesterday"}', b"1", b"bad_value")
