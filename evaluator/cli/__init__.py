@@ -12,6 +12,7 @@ import typer
 
 from evaluator.cli import check_config, demo, replay, schema, simulate, version
 from evaluator.errors import EvaluatorError
+from evaluator.runtime import logs
 
 app = typer.Typer(
     name="evaluator",
@@ -32,6 +33,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run a command and exit with its code."""
+    logs.configure("warning", "console")
     try:
         app()
     except EvaluatorError as error:

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -18,6 +18,9 @@ from evaluator.runtime.demo import Play, play
 from evaluator.runtime.live import Address
 from evaluator.runtime.settings import load
 from evaluator.wire.config.load import load_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WORDS = {"firing": "FIRING  ", "resolved": "RESOLVED"}
 
@@ -43,13 +46,12 @@ def demo(
         settings = load()
         logs.configure("warning", settings.log.format)
         config = load_rules([rules])
-        host, _, port = settings.web.listen.rpartition(":")
         try:
             stream = None if dump is None else opened.enter_context(dump.open("wb"))
         except OSError as error:
             message = f"{dump}: cannot be written ({error.strerror})"
             raise UsageError(message) from error
-        wish = Play(Address(host, int(port)), incident, seconds, seed, stream)
+        wish = Play(Address(*settings.web.address), settings.url, incident, seconds, seed, stream)
         asyncio.run(play(config, wish, _say(incident=incident), _json if output == "json" else _text))
     if dump is not None:
         sys.stderr.write(
@@ -58,7 +60,7 @@ def demo(
         )
 
 
-def _say(*, incident: bool):  # type: ignore[no-untyped-def]
+def _say(*, incident: bool) -> Callable[[str], None]:
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         story = "the voice API breaks in about 4 seconds" if incident else "nothing will happen"

@@ -16,7 +16,7 @@ from evaluator.runtime.clock import ScaledClock, SystemClock
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, until_first_ends
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Partition, TopicSpec
-from evaluator.runtime.metrics import EvaluatorCollector, Observed, registry_of
+from evaluator.runtime.metrics import Metrics
 from evaluator.runtime.service import World, build, prepare
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.traffic import Scenario
@@ -42,10 +42,15 @@ LOOK_EVERY_S = 15.0
 """Simulated seconds between two looks of the tail: a quarter of a real one."""
 
 
+REFRESH_S = 2
+"""Real seconds after which the page is drawn anew."""
+
+
 class Play(NamedTuple):
     """What to play. `seconds` is real time, None: until stopped. `dump` gets every record as an envelope."""
 
     address: Address
+    url: str
     incident: bool = True
     seconds: float | None = None
     seed: int = 1
@@ -70,17 +75,16 @@ async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Cal
     (source,) = config.rules.sources.values()
     await log.create([TopicSpec(source.topic, 1)])
     topics = Topics("demo")
-    url = f"http://{wish.address.host}:{wish.address.port}"
     world = World(
-        shards=4, commit_interval=10 * SECOND, state_interval=20 * SECOND, pace=Pace(5_000, 6.0), external_url=url
+        shards=4, commit_interval=10 * SECOND, state_interval=20 * SECOND, pace=Pace(5_000, 6.0), external_url=wish.url
     )
-    observed = Observed()
-    service = build(log, config, topics, clock, world, await prepare(log, config, topics, 4), observer=observed)
     view = View(config.rules, clock)
-    registry = registry_of(EvaluatorCollector(view, service.tallies, observed, service.worker))
+    metrics = Metrics(view)
+    service = build(log, config, topics, clock, world, await prepare(log, config, topics, 4), observer=metrics)
+    metrics.attach(service.worker, service.tallies)
     health = WorkerHealth(service.worker, clock)
-    runner = await serve(make_app(view, registry, health, "evaluator demo"), wish.address)
-    say(f"page     {url}/\nmetrics  {url}/metrics\ntime     {SPEED:.0f} times as fast as real")
+    runner = await serve(make_app(view, metrics, health, refresh_s=REFRESH_S), wish.address)
+    say(f"page     {wish.url}/\nmetrics  {wish.url}/metrics\ntime     {SPEED:.0f} times as fast as real")
     try:
         stage = Stage(clock, log, Partition(source.topic, 0), topics, service.worker)
         await _run(stage, wish, start, Tail(log, topics, view, tell))

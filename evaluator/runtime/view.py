@@ -38,9 +38,10 @@ class Data(StrEnum):
 
 
 class SeriesView(NamedTuple):
-    """An alert over a series, as it is to be shown now. `watermark` is None before all partitions were heard of.
+    """An alert over a series, as it is to be shown now.
 
-    `blind_since` is the end of the first window that should have been decided, where `data` is BLIND.
+    `watermark` is how far its source was read, where `data` is BLIND how far the series itself was decided; None
+    before all partitions were heard of. `blind_since` is the end of the first window that is overdue then.
     """
 
     status: Status
@@ -60,8 +61,12 @@ class SourceView(NamedTuple):
 
 
 class _Known(NamedTuple):
+    """A record, and what can be told from it once and for all. `order` is its place on a page."""
+
+    order: tuple[int, str]
     status: Status
     fingerprint: str
+    data: Data
     watermark: EpochUs | None
     every: int | None
 
@@ -94,10 +99,9 @@ class View:
         if status is None:
             self.unreadable += 1
             return
-        watermark = moment(status.watermark)
-        self._known[key] = _Known(status, fingerprint(status.labels), watermark, self._every(status))
-        if watermark is not None:
-            self.observe(status.source, watermark)
+        known = self._known[key] = _known(status, self._every(status))
+        if known.watermark is not None:
+            self.observe(status.source, known.watermark)
 
     def alert(self, value: bytes) -> None:
         """Take in an alert record. One that was seen before changes nothing."""
@@ -134,10 +138,9 @@ class View:
     def series(self) -> list[SeriesView]:
         """Everything there is: firing, pending, then the rest by key. Alerts without a series yet are among it."""
         now = self.now()
-        shown = [self._live(known, now) for known in self._known.values()]
         seen = {known.status.alertname for known in self._known.values()}
-        shown += [self._live(known, now) for name, known in self._missing.items() if name not in seen]
-        return sorted(shown, key=lambda series: (_RANK.get(series.status.phase, len(_RANK)), series.status.key))
+        unseen = (known for name, known in self._missing.items() if name not in seen)
+        return [self._live(known, now) for known in sorted((*self._known.values(), *unseen), key=_order)]
 
     def find(self, wanted: str) -> SeriesView | None:
         """The alert and series with this fingerprint."""
@@ -164,14 +167,16 @@ class View:
 
     def _live(self, known: _Known, now: EpochUs) -> SeriesView:
         """What a record says, unless a window is overdue by the clock."""
-        status, watermark, since = known.status, known.watermark, self._since
-        if not status.windows:
+        status, read, since = known.status, self.watermark(known.status.source), self._since
+        if status.windows:
+            watermark = known.watermark
+        else:
             # Nothing was decided that would have carried a newer watermark here: the source's own is the news.
-            watermark = self.watermark(status.source)
-            since = moment(status.updated_at) or self._since
+            watermark, since = read, moment(status.updated_at) or since
         overdue = None if known.every is None else self._overdue(known.every, watermark, since, now)
-        data = Data.BLIND if overdue is not None else _data(status)
-        return SeriesView(status, known.fingerprint, data, watermark, overdue)
+        if overdue is not None:
+            return SeriesView(status, known.fingerprint, Data.BLIND, watermark, overdue)
+        return SeriesView(status, known.fingerprint, known.data, read)
 
     def _overdue(self, every: int, watermark: EpochUs | None, since: EpochUs, now: EpochUs) -> EpochUs | None:
         """The end of the window to be decided next, if that is more than `blind_after` ago.
@@ -183,13 +188,17 @@ class View:
 
 
 _RANK = {"firing": 0, "pending": 1}
+_DATA = {data.value: data for data in Data}
 
 
-def _data(status: Status) -> Data:
-    try:
-        return Data(status.data)
-    except ValueError:
-        return Data.WARMING
+def _known(status: Status, every: int | None) -> _Known:
+    order = (_RANK.get(status.phase, len(_RANK)), status.key)
+    data = _DATA.get(status.data, Data.WARMING)
+    return _Known(order, status, fingerprint(status.labels), data, moment(status.watermark), every)
+
+
+def _order(known: _Known) -> tuple[int, str]:
+    return known.order
 
 
 def _unseen(rule: Rule, surface: Surface) -> _Known:
@@ -207,4 +216,4 @@ def _unseen(rule: Rule, surface: Surface) -> _Known:
         ),
         source=surface.source, owners=surface.owners, annotations=dict(rule.annotations),
     )  # fmt: skip
-    return _Known(status, fingerprint(labels), None, rule.every)
+    return _known(status, rule.every)

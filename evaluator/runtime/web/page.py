@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.condition import LATENCIES, RATIOS, Kind
@@ -46,6 +47,7 @@ class Measure(NamedTuple):
     shown: str
     threshold: str
     is_breached: bool
+    is_proven: bool
     fill: float | None
 
 
@@ -163,9 +165,8 @@ def window_lines(status: Status, now: EpochUs) -> list[WindowLine]:
 
 
 def _line(window: WindowStatus, now: EpochUs) -> WindowLine:
-    start, end = moment(window.start) or EpochUs(0), moment(window.last_end) or EpochUs(0)
     return WindowLine(
-        dot=_dot(window, now), span=f"{when(start, now)} to {when(end, now)}",
+        dot=_dot(window, now), span=_span(window.start, window.last_end, now // _DAY),
         verdict=VERDICT_WORDS.get(window.verdict, window.verdict), breached=window.breached,
         values=", ".join(_values(window)), n=window.n, bad=window.bad, length=window.count,
     )  # fmt: skip
@@ -229,8 +230,7 @@ def _data_words(series: SeriesView, now: EpochUs) -> str:
 
 def _dot(window: WindowStatus, now: EpochUs) -> Dot:
     style, mark = _STYLES.get(window.verdict, ("part", "…"))
-    start, end = moment(window.start) or EpochUs(0), moment(window.last_end) or EpochUs(0)
-    title = f"{when(start, now)} to {when(end, now)}: {VERDICT_WORDS.get(window.verdict, window.verdict)}"
+    title = f"{_span(window.start, window.last_end, now // _DAY)}: {VERDICT_WORDS.get(window.verdict, window.verdict)}"
     if window.count > 1:
         return Dot(f"{style} run", f"{window.count:,}", f"{title} ({window.count:,} windows)")
     details = [*_values(window), f"{window.bad:,} of {window.n:,} failed"] if window.n else []
@@ -239,6 +239,16 @@ def _dot(window: WindowStatus, now: EpochUs) -> Dot:
 
 def _values(window: WindowStatus) -> list[str]:
     return [f"{name} {_value(name, value, window)}" for name, value in window.values.items() if value is not None]
+
+
+_RATIOS = frozenset(ratio.value for ratio in RATIOS)
+
+
+@lru_cache(maxsize=4096)
+def _span(start: str, end: str, today: int) -> str:
+    """From when to when. Cached: series of a rule share their windows. `today` counts days."""
+    now = EpochUs(today * _DAY)
+    return f"{when(moment(start) or EpochUs(0), now)} to {when(moment(end) or EpochUs(0), now)}"
 
 
 def _strip_words(windows: Sequence[WindowStatus]) -> str:
@@ -260,8 +270,9 @@ def _measure(text: str, condition: Condition | None, last: WindowStatus | None) 
     name, _, threshold = text.partition(" ")
     value = None if last is None else last.values.get(name)
     if last is None or value is None:
-        return Measure(name, "–", threshold, is_breached=False, fill=None)  # noqa: RUF001  # a dash for nothing
-    return Measure(name, _value(name, value, last), threshold, text in last.breached, _fill(value, condition))
+        return Measure(name, "–", threshold, is_breached=False, is_proven=False, fill=None)  # noqa: RUF001  # a dash for nothing
+    proven = last.verdict != "INSUFFICIENT"
+    return Measure(name, _value(name, value, last), threshold, text in last.breached, proven, _fill(value, condition))
 
 
 def _fill(value: float, condition: Condition | None) -> float | None:
@@ -274,7 +285,7 @@ def _fill(value: float, condition: Condition | None) -> float | None:
 
 def _value(name: str, value: float, window: WindowStatus) -> str:
     kind = name.partition("(")[0]
-    if kind in {ratio.value for ratio in RATIOS}:
+    if kind in _RATIOS:
         return percent(Fraction(value))
     if kind.endswith("_count"):
         return f"{value:,.0f}"
