@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 START_MS, SPAN_MS, SURFACES, BATCH = 1_769_601_600_000, 7_200_000, 50, 100
 
@@ -26,7 +24,7 @@ sources:
     out_of_orderness: 10s
     fields: {time: time, latency: duration_ms, latency_unit: ms, failed: {status: ">= 500"}, trace_id: trace_id}
 surfaces:
-  voice-api: {source: bench, match: {surface: "~ ^voice-api-"}, group_by: [surface], owners: ["@bench"]}
+  voice-api: {source: bench, match: {surface: "~ ^voice-api-"}, group_by: [{field: surface, as: api}], owners: ["@bench"]}
 alerts:
   Errors: {surface: voice-api, when: error_ratio > 1%, window: 1m, consecutive: 3, min_samples: 1, severity: page}
   Slow: {surface: voice-api, when: p95 > 500ms, window: 1m, consecutive: 3, min_samples: 1, severity: page}

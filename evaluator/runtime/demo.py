@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from evaluator.core.event import MINUTE, SECOND, EpochUs
+from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import ScaledClock, SystemClock
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, until_first_ends
@@ -22,14 +22,12 @@ from evaluator.runtime.topics import Topics
 from evaluator.runtime.traffic import Scenario
 from evaluator.runtime.view import View
 from evaluator.runtime.web.app import make_app
-from evaluator.runtime.worker import Pace
+from evaluator.runtime.worker import Pace, Worker
 from evaluator.wire.envelope import envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import BinaryIO
 
-    from evaluator.runtime.worker import Worker
     from evaluator.wire.config.load import Config
 
 SPEED = 60.0
@@ -95,7 +93,7 @@ async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Cal
 async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail) -> None:
     scenario = Scenario(start, wish.seed)
     if not wish.incident:
-        scenario = Scenario(start, wish.seed, incident_for=0 * MINUTE)
+        scenario = Scenario(start, wish.seed, incident_for=DurationUs(0))
     traffic = asyncio.create_task(_traffic(stage, scenario, wish.dump), name="traffic")
     await stage.worker.start()
     await until_first_ends([
@@ -133,8 +131,10 @@ async def _traffic(stage: Stage, scenario: Scenario, dump: BinaryIO | None) -> N
             if dump is not None:
                 dump.writelines(envelope(timestamp, None, written, ()) for timestamp, written in due)
             await stage.log.append_values(stage.input, [v for _, v in due], [t for t, _ in due])
-        for reader in (*stage.worker.source_stages(), *stage.worker.shard_stages()):
-            await stage.log.trim(reader.input, reader.next_offset)
+        consumed = [(s.input, s.next_offset) for s in stage.worker.source_stages()]
+        consumed += [(s.input, s.next_offset) for s in stage.worker.shard_stages()]
+        for partition, offset in consumed:
+            await stage.log.trim(partition, offset)
         await stage.clock.sleep(5)
 
 

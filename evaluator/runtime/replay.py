@@ -69,9 +69,14 @@ async def replay(config: Config, request: Request, loop: asyncio.AbstractEventLo
     partitions = {name: len(paths) for name, paths in request.files.items()}
     await log.create(topics.specs(request.shards, partitions))
     world = World(
-        shards=request.shards, commit_interval=0, state_interval=1 << 62, is_replay=True, status=False, verdicts=request.verdicts,
+        shards=request.shards,
+        commit_interval=0,
+        state_interval=1 << 62,
+        is_replay=True,
+        status=False,
+        verdicts=request.verdicts,
         pace=Pace(request.batch, 0.0),
-    )  # fmt: skip
+    )
     service = build(log, config, topics, clock, world, partitions, request.decisions)
     run = _Run(log, topics, service)
     await service.worker.start()

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from evaluator.core.event import MAX_GROUP_VALUE, OVERFLOW, UNMATCHED, SeriesKey
+from evaluator.core.event import MAX_GROUP_VALUE, OVERFLOW, UNMATCHED, Int32s, SeriesKey
 from evaluator.wire.field import label_of, longer_than
 from evaluator.wire.memo import Memo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evaluator.core.event import Int32s, Int64s, SeriesTable
+    from evaluator.core.event import Int64s, SeriesTable
     from evaluator.wire.config.model import SurfaceConfig
 
 _UNNUMBERED = -2

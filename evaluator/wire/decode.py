@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch
+from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch, Int64s
 from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
 from evaluator.wire.config.model import LatencySpan
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from evaluator.core.event import EpochUs, Int8s, Int64s, SeriesTable
+    from evaluator.core.event import EpochUs, Int8s, SeriesTable
     from evaluator.wire.config.matcher import Matcher
     from evaluator.wire.config.model import SourceConfig
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-JUDGES = ("tests/property/test_laws.py", "tests/unit/test_cases.py")
+JUDGES = ("tests/property/test_laws.py", "tests/unit/test_cases.py", "tests/unit/test_aggregate_stage.py")
 
 
 class Mutant(NamedTuple):
@@ -58,7 +58,7 @@ def killer_of(mutant: Mutant) -> str | None:
             sys.exit(f"{mutant.name}: found {text.count(mutant.old)} places for the change in {mutant.file}")
         source.write_text(text.replace(mutant.old, mutant.new))
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-rf", *JUDGES],
+            [sys.executable, "-P", "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-rf", *JUDGES],
             cwd=ROOT, env={**os.environ, "PYTHONPATH": folder}, capture_output=True, text=True, check=False,
         )  # fmt: skip
     failed = re.search(r"^FAILED (\S+)", run.stdout, re.MULTILINE)

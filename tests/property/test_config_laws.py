@@ -20,8 +20,8 @@ EXAMPLE = (Path(__file__).parents[2] / "config" / "evaluator.yaml").read_text()
 LINE = re.compile(r".*rules\.yaml:[1-9][0-9]*:[1-9][0-9]*: error\[E[0-9]{3}\] \S.*")
 TOKENS = st.sampled_from(
     ["{", "}", "[", "]", ": ", "\n", "\n  ", "- ", "*", "&a ", "*a", "!x", "'", '"', "|\n", ">", "#", "\t", "\u00a0",
-     "~", "null", "on", "010", "1:30", "1e999", ".nan", "9" * 400, "99.5%", "5m", "p95 > 1s", "deploy", "\\ud800", "\x07",
-     "<<: *a", "? ", "---\n", "%YAML 1.1\n", "alerts:", "window", "\ud7ff", "é"]
+     "~", "null", "on", "010", "1:30", "1e999", ".nan", "9" * 400, "99.5%", "5m", "p95 > 1s", "deploy", "\\ud800",
+     "\x07", "<<: *a", "? ", "---\n", "%YAML 1.1\n", "alerts:", "window", "\ud7ff", "é", "<all>", "'[key]'"]
 )  # fmt: skip
 
 

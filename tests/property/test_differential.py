@@ -33,9 +33,7 @@ class Stages:
         self._rng, self._sample = random.Random(seed), sample
         source = sample.rules.sources[SOURCE]
         count = len(sample.partitions)
-        self._aggregators = [
-            Aggregator(sample.rules, source, p, count, 3, sample.starts[p]) for p in range(count)
-        ]
+        self._aggregators = [Aggregator(sample.rules, source, p, count, 3, sample.starts[p]) for p in range(count)]
         self._evaluator = Evaluator(sample.rules)
         self._sent: dict[int, int] = {}
 

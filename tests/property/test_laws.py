@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import TYPE_CHECKING
 
 import pytest
@@ -166,7 +166,9 @@ def panes_of(partitions: list[list[Event]]) -> dict[tuple[object, ...], list[Pan
     for index, events in enumerate(partitions):
         fold = Fold(RULES, len(partitions))
         for start in range(0, len(events), 9):
-            records = [event for event in events[start : start + 9] if event.offset >= fold.aggregators[index].next_offset]
+            records = [
+                event for event in events[start : start + 9] if event.offset >= fold.aggregators[index].next_offset
+            ]
             fold.feed(index, records)
             for key, cells in fold.aggregators[index].take().cells:
                 for cell in cells:
@@ -239,7 +241,7 @@ def test_a_watermark_never_goes_back(reached: Reached) -> None:
     @settings(max_examples=80)
     @given(partitions=streams())
     def law(partitions: list[list[Event]]) -> None:
-        reached.note(subject=any(b.time < a.time for events in partitions for a, b in zip(events, events[1:], strict=False)))
+        reached.note(subject=any(b.time < a.time for events in partitions for a, b in pairwise(events)))
         fold = Fold(RULES, len(partitions))
         highest = {index: fold.aggregators[index].time.watermark for index in range(len(partitions))}
         source = fold.evaluator.sources["events"]

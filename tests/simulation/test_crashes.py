@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from evaluator.wire.config.load import load_rules
 from simulation.world import START, Cluster, Crash
 
 from evaluator.core.event import MINUTE, SECOND
 from evaluator.runtime.clock import run_virtual
+from evaluator.wire.config.load import load_rules
 from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:

@@ -18,9 +18,8 @@ from evaluator.runtime.worker import Pace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from evaluator.wire.config.load import Config
-
     from evaluator.runtime.worker import Worker
+    from evaluator.wire.config.load import Config
 
 START = EpochUs(1_769_558_400 * SECOND)
 TOPICS = Topics("sim")

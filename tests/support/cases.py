@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from evaluator.wire.config.load import load_rules
 
 from evaluator.core.event import EpochUs
 from evaluator.runtime.clock import VirtualLoop
 from evaluator.runtime.replay import Outcome, Request, replay
+from evaluator.wire.config.load import load_rules
 from evaluator.wire.instant import instant
 
 CASES = Path(__file__).parents[1] / "cases"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +21,7 @@ from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from evaluator.core.partial import ClockDecision, Partial
 
@@ -30,7 +30,13 @@ RULES = """
 version: 1
 revision: {revision}
 sources:
-  events: {{topic: t, format: json, out_of_orderness: 5s, idle_after: 30s, dedup: {dedup}, fields: {{time: t, id: i, failed: {{s: ">= 500"}}}}}}
+  events:
+    topic: t
+    format: json
+    out_of_orderness: 5s
+    idle_after: 30s
+    dedup: {dedup}
+    fields: {{time: t, id: i, failed: {{s: ">= 500"}}}}
 surfaces:
   api: {{source: events}}
 alerts:
@@ -240,4 +246,9 @@ def test_a_batch_of_bad_events_is_one_dead_letter(folder: Path) -> None:
     assert outbox is not None
     (letter,) = [r for r in outbox.records if r.topic == "slo.dlq"]
     headers = dict(letter.headers)
-    assert (letter.key, letter.value, headers["offset"], headers["reason"]) == (b"k", b'{"t": "yesterday"}', b"1", b"bad_value")
+    assert (letter.key, letter.value, headers["offset"], headers["reason"]) == (
+        b"k",
+        b'{"t": "yesterday"}',
+        b"1",
+        b"bad_value",
+    )

@@ -685,3 +685,11 @@ def test_a_setting_in_two_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_rules(["first.yaml", "second.yaml"])
     assert str(caught.value) == "second.yaml:2:1: error[E020] revision: this name is taken; first in first.yaml:2"
+
+
+@pytest.mark.parametrize("name", ["<all>", "[key]", "<one>"])
+def test_a_name_that_looks_like_our_own_marks_is_a_mistake_like_any_other(name: str, tmp_path: Path) -> None:
+    found = findings(tmp_path, edited(("  Degraded:", f'  "{name}":')))
+    assert found == [f'19:3: error[E019] alerts.{name}: "{name}" is not a name; use letters, digits, _ . -']
+    found = findings(tmp_path, edited(("{target: api-router}", f'{{"{name}": {{}}}}')))
+    assert len(found) == 1

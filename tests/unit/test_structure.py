@@ -9,7 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "evaluator"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-CLOCKS = {"time.time", "time.time_ns", "time.monotonic", "time.perf_counter", "datetime.now", "datetime.utcnow", "date.today"}
+CLOCKS = {
+    "time.time",
+    "time.time_ns",
+    "time.monotonic",
+    "time.perf_counter",
+    "datetime.now",
+    "datetime.utcnow",
+    "date.today",
+}
 ENVIRONMENT = {"os.environ", "os.getenv"}
 
 

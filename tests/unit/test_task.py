@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evaluator.core.event import EpochUs
 from evaluator.errors import StateRefused
 from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.log.memory import MemoryLog
-from evaluator.runtime.log.port import Fenced, Outgoing, OutcomeUnknown, Partition, SendFailed, TopicSpec
+from evaluator.runtime.log.port import Fenced, OutcomeUnknown, Outgoing, Partition, SendFailed, TopicSpec
 from evaluator.runtime.task import ATTEMPTS, Outbox, Task, Unobserved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evaluator.core.event import EpochUs
     from evaluator.runtime.log.port import Fetched, Record
 
 OUT, OWN, IN = Partition("out", 0), Partition("own", 0), Partition("in", 0)

@@ -128,7 +128,7 @@ class _Site:
         return self._templates.get_template("index.html").render(
             now=page.stamp(now), counts=page.counts(series), total=len(series), found=len(found), shown=len(rows),
             sections=page.sections(rows), events=[page.event(alert, now) for alert in alerts], query=query,
-            sources=[(s, "" if s.behind is None else page.ago(s.behind)) for s in sources],
+            sources=[(s, "" if s.watermark is None else page.ago(now - s.watermark)) for s in sources],
             topics={s.name: self._view.rules.sources[s.name].topic for s in sources}, paused=paused,
             refresh_s=0 if paused else self._refresh_s, unreadable=self._view.unreadable,
         )  # fmt: skip

@@ -164,13 +164,17 @@ def _walk(value: object, path: Path) -> Iterator[tuple[Path, object]]:
 
 
 def _path_of(loc: tuple[str | int, ...]) -> Path:
-    """Pydantic's location without the tags of unions, which `entry.py` writes in angle brackets."""
-    return tuple(part for part in loc if not (isinstance(part, str) and re.fullmatch(r"<\w+>", part)))
+    """Pydantic's location without the tags of unions, which `entry.py` writes in angle brackets.
+
+    Section and name come first and are no tags, whatever somebody calls an entry.
+    """
+    inner = (part for part in loc[2:] if not (isinstance(part, str) and re.fullmatch(r"<\w+>", part)))
+    return (*loc[:2], *inner)
 
 
 def _finding(document: Document, path: Path, error: ErrorDetails) -> Finding:
     kind = error["type"]
-    if path and path[-1] == "[key]":
+    if kind == "refused" and path[-1] == "[key]":
         path = path[:-1]
         return Finding.at(key_place(document, path), error["ctx"]["code"], path, error["ctx"]["message"])
     if kind == "missing":

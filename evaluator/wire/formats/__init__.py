@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from evaluator.errors import ConfigError
+from evaluator.wire.config.model import FieldsConfig, SourceConfig
 from evaluator.wire.rejection import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from evaluator.wire.config.model import FieldsConfig, SourceConfig
     from evaluator.wire.field import Record
 
 Row = tuple[object, ...]

@@ -1,0 +1,305 @@
+"""The page, the API and the endpoints of a daemon, asked over HTTP."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from support.rules import rule, rules
+from support.shown import FixedClock, alert, breach, firing, minutes_before_noon, status, window
+
+from evaluator.core.alert import fingerprint
+from evaluator.runtime.metrics import Metrics
+from evaluator.runtime.view import View
+from evaluator.runtime.web import page
+from evaluator.runtime.web.app import make_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp import ClientResponse, web
+
+    Client = TestClient[web.Request, web.Application]
+    Visit = Callable[..., Awaitable[Client]]
+
+TestClient.__test__ = False  # pytest would collect it by its name
+
+
+class Healthy:
+    """As well as it is told to be."""
+
+    def __init__(self, *, is_well: bool = True) -> None:
+        self.is_well = is_well
+
+    def healthy(self) -> tuple[bool, str]:
+        return self.is_well, "last turn 0.1 s ago"
+
+    def ready(self) -> tuple[bool, str]:
+        return self.is_well, "3 tasks run"
+
+
+@pytest.fixture
+async def visit() -> AsyncIterator[Visit]:
+    clients: list[Client] = []
+
+    async def start(*records: tuple[bytes, bytes], alerts: tuple[bytes, ...] = (), is_well: bool = True) -> Client:
+        view = View(rules(rule(), group_by=("zone",)), FixedClock())
+        for key, value in records:
+            view.apply(key, value)
+        for value in alerts:
+            view.alert(value)
+        client = TestClient(TestServer(make_app(view, Metrics(view), Healthy(is_well=is_well))))
+        await client.start_server()
+        clients.append(client)
+        return client
+
+    yield start
+    for client in clients:
+        await client.close()
+
+
+async def text_of(client: Client, path: str, expected: int = 200) -> str:
+    async with client.get(path) as response:
+        assert response.status == expected
+        return await response.text()
+
+
+async def json_of(client: Client, path: str) -> Any:
+    async with client.get(path) as response:
+        return await response.json()
+
+
+class Words(HTMLParser):
+    """The text of a page, and what it would run or load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.handlers, self.links = "", [""], [""], [""]
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.text += " " if tag in {"td", "span"} else ""
+        self.handlers += [name for name, _ in attrs if name.startswith("on") or name == "style"]
+        self.links += [value or "" for name, value in attrs if name in {"href", "src", "action"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def words(html: str) -> str:
+    return " ".join(Words(html).text.split())
+
+
+# -- the page -----------------------------------------------------------------------------------------------
+
+
+async def test_the_page_shows_value_threshold_streak_owner_and_delay(visit: Visit) -> None:
+    html = await text_of(await visit(firing({"zone": "eu"})), "/")
+    text = words(html)
+    assert "Firing for 2 min A api zone=eu error_ratio 1.93% breach > 0%" in text
+    assert "3 of 3 breaches · window 1m measured 27 of 1,402 failed page · @owner watermark 30 s behind" in text
+    assert html.count('class="dot breach"') == 4 + 1  # and the legend's
+
+
+async def test_the_title_says_what_fires(visit: Visit) -> None:
+    assert "<title>(1 firing) SLO evaluator</title>" in await text_of(await visit(firing()), "/")
+
+
+async def test_nothing_happened_and_we_cannot_see_read_differently(visit: Visit) -> None:
+    client = await visit(
+        status({"zone": "silent"}, data="no_data", windows=[window("NO_DATA", 1)]),
+        status({"zone": "hidden"}, watermark=minutes_before_noon(10), windows=[window("OK", 11)]),
+    )
+    text = words(await text_of(client, "/"))
+    assert "nothing happened: the last window had no events" in text
+    assert "we cannot see: nothing decided since 11:51" in text
+
+
+async def test_a_window_is_told_by_shape_mark_and_words(visit: Visit) -> None:
+    windows = [
+        window("NO_DATA", 40, count=30, until=minutes_before_noon(11)),
+        window("OK", 4, values={"error_ratio": 0.001}, n=1000, bad=1),
+        window("INSUFFICIENT", 3, n=1, bad=1),
+        breach(1),
+    ]
+    html = await text_of(await visit(status(windows=windows)), "/")
+    assert 'title="11:19 to 11:49: no events (30 windows)">30</i>' in html
+    assert 'title="11:55 to 11:56: ok; error_ratio 0.1%, 1 of 1,000 failed"></i>' in html
+    assert '<i class="dot few" title="11:56 to 11:57: too few events to judge; 1 of 1 failed">~</i>' in html
+    assert 'aria-label="last windows: 30 no events, 1 ok, 1 too few events to judge, 1 breach"' in html
+
+
+async def test_the_page_needs_no_script_and_looks_again_by_itself(visit: Visit) -> None:
+    html = await text_of(await visit(firing()), "/")
+    seen = Words(html)
+    assert '<meta http-equiv="refresh" content="5">' in html
+    assert ("script" in seen.tags, seen.handlers) == (False, [""])
+    assert "refresh" not in await text_of(await visit(firing()), "/?pause")
+
+
+async def test_an_empty_page_says_what_to_do(visit: Visit) -> None:
+    text = words(await text_of(await visit(), "/"))
+    assert "Waiting for the first event 1 alert is configured and nothing was read yet. Send events to t" in text
+    assert "no events yet" in text
+
+
+async def test_a_filter_keeps_what_holds_every_word(visit: Visit) -> None:
+    client = await visit(firing({"zone": "eu"}), status({"zone": "us"}), status({"zone": "eu-2"}))
+    text = words(await text_of(client, "/?q=EU+firing"))
+    assert "1 of 3 match" in text
+    assert ("zone=eu" in text, "zone=us" in text) == (True, False)
+
+
+async def test_a_filter_that_finds_nothing_says_so_and_runs_nothing(visit: Visit) -> None:
+    html = await text_of(await visit(firing()), '/?q="><script>alert(1)</script>')
+    assert "Nothing matches" in html
+    assert "script" not in Words(html).tags
+
+
+async def test_ten_thousand_series_show_the_firing_ones_and_a_note(visit: Visit) -> None:
+    many = [status({"zone": f"z{number:05d}"}, windows=[]) for number in range(10_000)]
+    html = await text_of(await visit(*many, firing({"zone": "zz"})), "/")
+    assert html.count('<li class="row') == page.ROWS_SHOWN
+    assert "zone=<b>zz</b>" in html
+    assert "The first 500 of 10001 are shown" in words(html)
+
+
+EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
+
+
+async def test_text_of_payloads_is_never_markup(visit: Visit) -> None:
+    annotations = {"summary": EVIL, EVIL: "javascript:alert(1)", "runbook_url": 'https://x/"onclick="alert(1)'}
+    evidence = {"failing": [{"trace_id": EVIL, "time": "", "latency": None}]}
+    client = await visit(
+        firing({"zone": EVIL}, annotations=annotations, owners=[EVIL]),
+        alerts=(alert(1, {"zone": EVIL}, annotations=annotations, evidence=evidence),),
+    )
+    index = await text_of(client, "/")
+    found = re.search("/alerts/([0-9a-f]{16})", index)
+    assert found is not None
+    for html in (index, await text_of(client, found[0])):
+        seen = Words(html)
+        assert not {"script", "img"} & set(seen.tags)
+        assert seen.handlers == [""]
+        assert not any(link.startswith("javascript") for link in seen.links)
+        assert EVIL in seen.text
+
+
+async def test_an_alert_has_a_page_with_its_windows_and_transitions(visit: Visit) -> None:
+    client = await visit(firing(annotations={"runbook_url": "https://example.com/r"}), alerts=(alert(1),))
+    found = re.search("/alerts/([0-9a-f]{16})", await text_of(client, "/"))
+    assert found is not None
+    html = await text_of(client, found[0])
+    assert '<a href="https://example.com/r" rel="noreferrer">' in html
+    assert "11:58 to 11:59 breach: error_ratio > 0% error_ratio 1.93% 27 1402" in words(html)
+    assert "failing traces: trace-1" in words(html)
+
+
+async def test_a_forgotten_series_still_has_a_page_while_its_transitions_are_kept(visit: Visit) -> None:
+    client = await visit(alerts=(alert(1, {"zone": "gone"}),))
+    labels = {"alertname": "A", "severity": "page", "surface": "api", "zone": "gone"}
+    assert "it fell silent and was forgotten" in await text_of(client, f"/alerts/{fingerprint(labels)}")
+
+
+async def test_an_unknown_fingerprint_is_not_found(visit: Visit) -> None:
+    html = await text_of(await visit(), "/alerts/%3Cscript%3E", 404)
+    assert "No alert has the fingerprint <script>" in words(html)
+    assert "script" not in Words(html).tags
+
+
+# -- endpoints ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/-/healthy", "/healthz", "/-/ready", "/readyz"])
+async def test_health_is_said_by_status_and_in_words(visit: Visit, path: str) -> None:
+    assert (await text_of(await visit(), path)).startswith("OK: ")
+    assert (await text_of(await visit(is_well=False), path, 503)).startswith("NOT OK: ")
+
+
+async def test_metrics_are_text_or_openmetrics(visit: Visit) -> None:
+    client = await visit(firing())
+    async with client.get("/metrics") as response:
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert 'slo_alert_firing{alertname="A",severity="page",surface="api"} 1.0' in await response.text()
+    async with client.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"}) as response:
+        assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+        assert (await response.text()).endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/status", "/nowhere", "/static/page.css", "/alerts/x"])
+async def test_every_answer_forbids_what_it_does_not_need(visit: Visit, path: str) -> None:
+    async with (await visit()).get(path) as response:
+        headers = response.headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["Server"] == "evaluator"
+
+
+async def test_the_style_sheet_comes_with_the_package(visit: Visit) -> None:
+    async with (await visit()).get("/static/page.css") as response:
+        assert (response.status, response.content_type) == (200, "text/css")
+        assert "prefers-color-scheme: dark" in await response.text()
+
+
+# -- the API ------------------------------------------------------------------------------------------------
+
+
+async def test_alerts_have_prometheus_shape(visit: Visit) -> None:
+    client = await visit(
+        firing(annotations={"runbook_url": "https://example.com/r"}), status({"zone": "quiet"}),
+        alerts=(alert(1, startsAt=minutes_before_noon(5)),),
+    )  # fmt: skip
+    assert await json_of(client, "/api/v1/alerts") == {
+        "status": "success",
+        "data": {
+            "alerts": [
+                {
+                    "labels": {"alertname": "A", "severity": "page", "surface": "api"},
+                    "annotations": {"summary": "summary 1", "runbook_url": "https://example.com/r"},
+                    "state": "firing",
+                    "activeAt": "2026-01-28T11:55:00Z",
+                    "value": "1.9258e-02",
+                }
+            ]
+        },
+    }
+
+
+async def test_the_status_has_every_series_and_source(visit: Visit) -> None:
+    data = (await json_of(await visit(firing({"zone": "a"}), status({"zone": "b"})), "/api/v1/status"))["data"]
+    assert [(one["key"], one["phase"], one["data"]) for one in data["series"]] == [
+        ('api/A{zone="a"}', "firing", "ok"),
+        ('api/A{zone="b"}', "inactive", "ok"),
+    ]
+    assert data["series"][0]["startsAt"] == "2026-01-28T11:55:00Z"
+    assert data["sources"] == [
+        {"name": "events", "watermark": "2026-01-28T11:59:30Z", "behindSeconds": 30.0, "blind": False}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected", "error_type"),
+    [("GET", "/api/v1/nothing", 404, "not_found"), ("POST", "/api/v1/alerts", 405, "bad_data")],
+)
+async def test_errors_of_the_api_are_json(visit: Visit, method: str, path: str, expected: int, error_type: str) -> None:
+    client = await visit()
+    response: ClientResponse
+    async with client.request(method, path) as response:
+        body = await response.json()
+        assert response.status == expected
+        assert (body["status"], body["errorType"]) == ("error", error_type)
+        assert body["error"]
+
+
+@pytest.mark.parametrize(
+    ("micros", "text"),
+    [(0, "0 s"), (-5, "0 s"), (59_900_000, "59 s"), (3_599_000_000, "59 min"), (7_500_000_000, "2 h 5 min"),
+     (200_000_000_000, "2 d 7 h"), (86_400_000_000 * 12, "12 d")],
+)  # fmt: skip
+def test_spans_of_time_are_short(micros: int, text: str) -> None:
+    assert page.ago(micros) == text
