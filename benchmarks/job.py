@@ -24,7 +24,11 @@ sources:
     out_of_orderness: 10s
     fields: {time: time, latency: duration_ms, latency_unit: ms, failed: {status: ">= 500"}, trace_id: trace_id}
 surfaces:
-  voice-api: {source: bench, match: {surface: "~ ^voice-api-"}, group_by: [{field: surface, as: api}], owners: ["@bench"]}
+  voice-api:
+    source: bench
+    match: {surface: "~ ^voice-api-"}
+    group_by: [{field: surface, as: api}]
+    owners: ["@bench"]
 alerts:
   Errors: {surface: voice-api, when: error_ratio > 1%, window: 1m, consecutive: 3, min_samples: 1, severity: page}
   Slow: {surface: voice-api, when: p95 > 500ms, window: 1m, consecutive: 3, min_samples: 1, severity: page}

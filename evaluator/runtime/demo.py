@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import ScaledClock, SystemClock
-from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, until_first_ends
+from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Partition, TopicSpec
 from evaluator.runtime.metrics import Metrics
@@ -85,23 +85,22 @@ async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Cal
     say(f"page     {wish.url}/\nmetrics  {wish.url}/metrics\ntime     {SPEED:.0f} times as fast as real")
     try:
         stage = Stage(clock, log, Partition(source.topic, 0), topics, service.worker)
-        await _run(stage, wish, start, Tail(log, topics, view, tell))
+        await _run(stage, wish, start, Tail(log, topics, view, tell), metrics)
     finally:
         await runner.cleanup()
 
 
-async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail) -> None:
+async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail, metrics: Metrics) -> None:
     scenario = Scenario(start, wish.seed)
     if not wish.incident:
         scenario = Scenario(start, wish.seed, incident_for=DurationUs(0))
-    traffic = asyncio.create_task(_traffic(stage, scenario, wish.dump), name="traffic")
     await stage.worker.start()
-    await until_first_ends([
-        ("traffic", traffic),
-        ("worker", asyncio.create_task(_turn(stage.worker), name="worker")),
-        ("tail", asyncio.create_task(tail.follow(stage.clock, LOOK_EVERY_S), name="tail")),
-        ("end", asyncio.create_task(_end(wish.seconds), name="end")),
-    ])  # fmt: skip
+    beside = {
+        "traffic": _traffic(stage, scenario, wish.dump),
+        "tail": tail.follow(stage.clock, LOOK_EVERY_S),
+        "loop lag": metrics.watch_loop(SystemClock()),
+    }
+    await work_until(stage.worker, _end(wish.seconds), beside)
     # As at the end of a replay's input: time moves to the newest event, so that both decide the same windows.
     await stage.worker.drain()
     stages = stage.worker.source_stages()
@@ -111,11 +110,6 @@ async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail) -> None:
     await stage.worker.drain()
     await stage.worker.shut_down()
     await tail.look()
-
-
-async def _turn(worker: Worker) -> None:
-    while True:
-        await worker.turn()
 
 
 async def _traffic(stage: Stage, scenario: Scenario, dump: BinaryIO | None) -> None:

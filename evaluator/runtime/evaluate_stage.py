@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.alert import key_of
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from evaluator.runtime.topics import Topics
 
 
+DELAYS_KEPT = 1000
+"""Alert delays between two scrapes. More transitions than that in 15 s are one incident; its tail tells enough."""
+
+
 class Publishing(NamedTuple):
     """What stage 2 writes, and when. A replay, which has no clock, marks nothing late and shows no status."""
 
@@ -46,7 +51,8 @@ class EvaluateStage:
         tallies: Counter[tuple[str, ...]],
     ) -> None:  # fmt: skip
         self.tallies = tallies
-        self.alert_delays: list[int] = []
+        # Read by the metrics; bounded, because in a replay nobody does.
+        self.alert_delays: deque[int] = deque(maxlen=DELAYS_KEPT)
         self.input = Partition(topics.partials, shard)
         self.own = Partition(topics.state, shard)
         self.transactional_id = f"{topics.app_id}.evaluate.{shard}"

@@ -16,7 +16,8 @@ from evaluator.errors import UsageError
 from evaluator.runtime.log.port import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from typing import Any
 
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Log, Record
@@ -104,12 +105,19 @@ async def serve(app: web.Application, address: Address) -> web.AppRunner:
     return runner
 
 
-async def until_first_ends(coroutines: Sequence[tuple[str, asyncio.Task[None]]]) -> None:
-    """Wait for the first task to end, then cancel the others; an error of any is raised."""
-    tasks = [task for _, task in coroutines]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
+async def work_until(worker: Worker, end: Awaitable[None], beside: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Let the worker spin beside other loops until `end`, or until one of them fails, whose error is raised.
+
+    The worker is asked to stop and finishes its turn; the loops beside it hold nothing and are cancelled.
+    """
+    spinning = asyncio.create_task(worker.spin(), name="worker")
+    loops = [asyncio.create_task(loop, name=name) for name, loop in beside.items()]
+    ending = asyncio.ensure_future(end)
+    await asyncio.wait([spinning, ending, *loops], return_when=asyncio.FIRST_COMPLETED)
+    worker.stop()
+    failed = [task for task in loops if task.done()]
+    for task in (*loops, ending):
         task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
+    await spinning
+    for task in failed:
         task.result()

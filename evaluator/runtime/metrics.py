@@ -87,7 +87,8 @@ class Metrics:
             return
         for stage in self._worker.shard_stages():
             # Taken away here: the stage only collects them.
-            delays, stage.alert_delays = stage.alert_delays, []
+            delays = list(stage.alert_delays)
+            stage.alert_delays.clear()
             for delay in delays:
                 self.alert_delay.observe(delay / 1e6)
         for source in self._view.rules.sources:

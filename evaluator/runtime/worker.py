@@ -215,9 +215,13 @@ class Worker:
     async def run(self) -> None:
         """Turn until asked to stop, then commit everything and leave."""
         await self.start()
+        await self.spin()
+        await self.shut_down()
+
+    async def spin(self) -> None:
+        """Turn until asked to stop. A turn is never cut short: a commit under way is finished."""
         while not self._stopping.is_set():
             await self.turn()
-        await self.shut_down()
 
     async def turn(self) -> bool:
         """One round of both stages; returns whether anything was read or written."""

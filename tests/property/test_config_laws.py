@@ -82,18 +82,17 @@ KEYS = ("topic: easymo.events", "time: timestamp", "duration_ms", '{status_code:
 
 
 def _yaml(value: object) -> str:
-    """Flow YAML of a value; JSON is YAML, but for the numbers that JSON has not."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_yaml(key)}: {_yaml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    if isinstance(value, str):
-        return '"' + "".join(f"\\U{ord(character):08x}" for character in value) + '"'
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, repr(value))
-        if not isinstance(value, float)
-        else (repr(value).replace("inf", ".inf").replace("nan", ".nan"))
-    )
+    """Flow YAML of a value."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_yaml(key)}: {_yaml(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_yaml, value)) + "]"
+        case str():
+            return '"' + "".join(f"\\U{ord(character):08x}" for character in value) + '"'
+        case float():
+            return repr(value).replace("inf", ".inf").replace("nan", ".nan")
+    return "null" if value is None else str(value).lower()
 
 
 @settings(deadline=None)
