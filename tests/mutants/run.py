@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-JUDGES = ("tests/property/test_laws.py", "tests/unit/test_cases.py", "tests/unit/test_aggregate_stage.py")
+JUDGES = ("tests/property/test_laws.py", "tests/unit/test_cases.py", "tests/property/test_idle.py")
 
 
 class Mutant(NamedTuple):
