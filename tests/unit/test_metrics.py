@@ -295,4 +295,4 @@ async def test_a_worker_shows_its_tasks_lag_and_watermark_and_gives_up_its_alert
     assert lines(metrics, "evaluator_source_watermark_timestamp_seconds")[0].endswith(" 1.76960154e+09")
     assert lines(metrics, "evaluator_alerts_published_total")[0].endswith('{status="firing"} 1.0')
     assert lines(metrics, "evaluator_alert_delay_seconds_count")[0].endswith(" 1.0")
-    assert [stage.alert_delays for stage in service.worker.shard_stages()] == [[]]
+    assert [list(stage.alert_delays) for stage in service.worker.shard_stages()] == [[]]
