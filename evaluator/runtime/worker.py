@@ -261,14 +261,17 @@ class Worker:
 
         It changes no verdict: a partition's watermark is its own.
         """
-        for name in self._rules.sources:
+        judged = {self._rules.surfaces[rule.surface].source for rule in self._rules.rules.values()}
+        for name in sorted(judged):
+            # Without rules nothing is held between partitions, and no shard hears of the watermark.
             stages = [stage for stage in self.source_stages() if stage.source.name == name]
             known = self.source_watermark(name)
             slowest = min((stage.watermark for stage in stages), default=BEGINNING)
             limit = (known if known > BEGINNING else slowest) + self._max_skew
             for stage in stages:
                 ahead = slowest > BEGINNING and stage.watermark > limit
-                if ahead and stage.input not in self._held_back:
+                if ahead:
+                    # Again each turn: a partition that was away and came back was resumed.
                     self._held_back.add(stage.input)
                     self.aggregate.consumer.pause(stage.input)
                 elif not ahead and stage.input in self._held_back:

@@ -95,9 +95,8 @@ async def with_crashes(config: Config, seed: int, deaths: list[int]) -> list[dic
 def test_a_crash_at_every_step_changes_nothing_that_a_committed_reader_sees(config: Config) -> None:
     expected, steps = run_virtual(undisturbed(config, 1))
     assert {alert["status"] for alert in expected} == {"firing", "resolved"}
-    commits = [number for number, step in enumerate(steps) if step.startswith("producer.")]
-    assert len(commits) > 100
-    for number in commits:
+    assert sum(step.startswith("producer.") for step in steps) > 100
+    for number in range(len(steps)):
         seen = run_virtual(with_crashes(config, 1, [number]))
         assert seen == expected, f"crash at step {number} ({steps[number]})"
 
