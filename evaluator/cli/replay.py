@@ -52,7 +52,7 @@ def replay(
     ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="json: NDJSON alert records.")] = Output.TEXT,
     verdicts: Annotated[bool, typer.Option("--verdicts", help="Print every decided window as well.")] = False,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Records read at once; changes no result.")] = 20_000,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Records read at once; changes no result.")] = 40_000,
 ) -> None:
     """Judge recorded events exactly as the daemon would."""
     rules = load_rules(config)

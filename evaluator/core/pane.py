@@ -8,7 +8,6 @@ saw all of it. A pane never says whether something is wrong; windows of panes do
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from heapq import nlargest
 from typing import NamedTuple
 
 from evaluator.core.event import NO_LATENCY, DurationUs, EpochUs
@@ -97,8 +96,10 @@ class Pane:
         bins = self.bins
         for index, count in other.bins.items():
             bins[index] = bins.get(index, 0) + count
-        self.failing = strongest(self.failing + other.failing, failing=True)
-        self.slowest = strongest(self.slowest + other.slowest, failing=False)
+        if other.failing:
+            self.failing = strongest(self.failing + other.failing, failing=True)
+        if other.slowest:
+            self.slowest = strongest(self.slowest + other.slowest, failing=False)
 
     def in_order(self) -> Pane:
         """The pane itself, its bins sorted: equal panes are equal bytes, however they were merged."""
@@ -116,7 +117,8 @@ class Pane:
 
 def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence, ...]:
     """The up to five events that prove most, strongest first; the same five in whatever order they came."""
-    return tuple(nlargest(EVIDENCE, events, key=by_time if failing else by_latency))
+    # There are ten at most but for ties: sorting them is faster than a heap.
+    return tuple(sorted(events, key=by_time if failing else by_latency, reverse=True)[:EVIDENCE])
 
 
 class Cell(NamedTuple):

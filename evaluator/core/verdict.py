@@ -22,7 +22,7 @@ from evaluator.core.pane import Counts
 from evaluator.core.rule import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from evaluator.core.pane import Pane
     from evaluator.core.rule import Rule
@@ -94,8 +94,14 @@ class Window(NamedTuple):
         return self._replace(length=self.length + later.length, until=later.last_end)
 
 
-def total(panes: Iterable[Pane], thresholds: tuple[int, ...]) -> Totals:
-    """Add up the panes of a window. An empty window has all counters at 0."""
+def total(panes: Sequence[Pane], thresholds: tuple[int, ...]) -> Totals:
+    """Add up the panes of a window. An empty window has all counters at 0.
+
+    The sum of one pane is the pane itself, not a copy: nothing may change it.
+    """
+    if len(panes) == 1:
+        (pane,) = panes
+        return Totals(pane.weighted, pane.events, pane.lat_sum, pane.lat_max, pane.bins)
     zero = dict.fromkeys(thresholds, 0)
     sums = Totals(Counts(over=zero), Counts(over=zero), bins={})
     bins = sums.bins = {}

@@ -48,7 +48,7 @@ class Request:
     decisions: Mapping[tuple[str, int], Sequence[ClockDecision]] = field(default_factory=dict)
     verdicts: bool = False
     shards: int = 16
-    batch: int = 20_000
+    batch: int = 40_000
 
 
 class Outcome(NamedTuple):

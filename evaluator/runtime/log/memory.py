@@ -134,9 +134,9 @@ class MemoryLog:
         if not len(values) == len(timestamps) == len(keys or values):
             message = f"columns of different lengths for {partition.topic} partition {partition.index}"
             raise ValueError(message)
-        for value in values:
-            if value is not None and len(value) > self._cluster.max_record_bytes:
-                raise RecordTooLarge(partition.topic, None, len(value))
+        largest = max(map(len, filter(None, values)), default=0)
+        if largest > self._cluster.max_record_bytes:
+            raise RecordTooLarge(partition.topic, None, largest)
         self._cluster.log(partition).extend(
             timestamps, repeat(None) if keys is None else keys, values, repeat(()) if headers is None else headers
         )
