@@ -14,8 +14,6 @@ import typer
 
 from evaluator.errors import UsageError
 from evaluator.runtime import logs
-from evaluator.runtime.demo import Play, play
-from evaluator.runtime.live import Address
 from evaluator.runtime.settings import load
 from evaluator.wire.config.load import load_rules
 
@@ -39,6 +37,10 @@ def demo(
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the demo's rules and exit.")] = False,
 ) -> None:
     """Play a simulated incident through the whole service, faster than real time, with its page."""
+    # The web server takes half a second to import: no other command waits for it.
+    from evaluator.runtime.demo import Play, play  # noqa: PLC0415
+    from evaluator.runtime.live import Address  # noqa: PLC0415
+
     with resources.as_file(resources.files("evaluator.cli") / "demo.yaml") as rules, ExitStack() as opened:
         if print_config:
             typer.echo(rules.read_text(), nl=False)

@@ -7,6 +7,7 @@ alone matters (an expiry, or forgetting the series).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,6 +79,8 @@ class Walk:
         self.decided: list[Window] = []
         self.forgotten = False
         self._rule, self._progress, self._panes, self._time, self._begin = rule, progress, panes, time, begin
+        # Asked once a gap: a backlog of sparse events has as many gaps as panes.
+        self._order = sorted(panes)
 
     def run(self) -> None:
         """Decide every window that ended at or before the watermark."""
@@ -99,7 +102,7 @@ class Walk:
         rule, end = self._rule, self._progress.next_end
         if end is None:
             first = max(self._begin, self._progress.seen)
-            opening = min((i for i in self._panes if i * rule.every >= first), default=None)
+            opening = self._first_pane_from(first)
             if opening is None:
                 return NEVER
             end = grid.pane_end(rule.every, opening)
@@ -114,8 +117,13 @@ class Walk:
         """The end of the last window before the next pane with events, or before the watermark."""
         step = self._rule.every
         last = grid.last_end(step, self._time.watermark)
-        coming = min((i for i in self._panes if i * step >= end), default=None)
+        coming = self._first_pane_from(end)
         return last if coming is None else min(last, EpochUs(coming * step))
+
+    def _first_pane_from(self, moment: EpochUs) -> int | None:
+        """The earliest pane that starts at or after `moment`."""
+        place = bisect_left(self._order, -(-moment // self._rule.every))
+        return self._order[place] if place < len(self._order) else None
 
     def _judge_window(self, end: EpochUs, present: list[Pane]) -> None:
         rule = self._rule
@@ -128,7 +136,8 @@ class Walk:
         if progress.seen == end - step:
             indexes = [end // step - 1]
         else:
-            indexes = sorted(i for i in self._panes if progress.seen <= i * step < end)
+            places = (bisect_left(self._order, -(-moment // step)) for moment in (progress.seen, end))
+            indexes = self._order[slice(*places)]
         for index in indexes:
             pane = self._panes.get(index)
             if pane is None:

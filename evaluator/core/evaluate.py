@@ -198,7 +198,7 @@ class Evaluator:
             self._ended.append(_transition(before.rule, before.surface, place.series, turn))
 
     def _restore_pane(self, pane_id: PaneId, pane: Pane) -> None:
-        if pane_id.step in self._steps.get(pane_id.series.surface, {}):
+        if self._fits(pane_id.series) and pane_id.step in self._steps[pane_id.series.surface]:
             self._of(pane_id.series).panes.setdefault(pane_id.step, {})[pane_id.slot] = pane
         else:
             self._changed_panes.add(pane_id)
@@ -261,7 +261,7 @@ class Evaluator:
     def _merge_series(self, key: SeriesKey, cells: tuple[Cell, ...], merged_until: EpochUs) -> None:
         on_time = [cell for cell in cells if cell.end > merged_until]
         self.tallies["late", key.surface] += sum(cell.pane.events.n for cell in cells if cell.end <= merged_until)
-        if not on_time or key.surface not in self._series:
+        if not on_time or not self._fits(key):
             return
         key = self._admitted(key)
         series = self._of(key)
@@ -277,6 +277,14 @@ class Evaluator:
             self._changed_panes.add(PaneId(key, cell.step, cell.slot))
             if cell.step == counted_step:
                 _count(series.totals, cell.pane)
+
+    def _fits(self, key: SeriesKey) -> bool:
+        """Whether the surface is still split by as many fields as when the series was seen.
+
+        One that is not is of a former config; every rule of its surface begins after its last pane.
+        """
+        surface = self._rules.surfaces.get(key.surface)
+        return surface is not None and len(key.values) == len(surface.group_by)
 
     def _admitted(self, key: SeriesKey) -> SeriesKey:
         """The series itself, or its surface's overflow series where the surface is full."""

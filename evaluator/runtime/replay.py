@@ -75,7 +75,7 @@ async def replay(config: Config, request: Request, loop: asyncio.AbstractEventLo
         is_replay=True,
         status=False,
         verdicts=request.verdicts,
-        pace=Pace(request.batch, 0.0),
+        pace=Pace(request.batch, 0.0, aligns=False),
     )
     service = build(log, config, topics, clock, world, partitions, request.decisions)
     run = _Run(log, topics, service)

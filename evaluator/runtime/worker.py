@@ -40,10 +40,15 @@ QUIET_TURNS = 2
 
 
 class Pace(NamedTuple):
-    """How much is read at once, and how long an empty poll waits (seconds of the clock)."""
+    """How much is read at once, and how long an empty poll waits (seconds of the clock).
+
+    `aligns` says whether partitions that run far ahead are held back. A replay feeds the one that is furthest
+    behind anyway, and a file that ended early, whose time stands still, must not hold the others for ever.
+    """
 
     max_records: int = 5_000
     poll_s: float = 0.2
+    aligns: bool = True
 
 
 class Crew:
@@ -232,7 +237,8 @@ class Worker:
         read = await self.aggregate.poll(self._pace.poll_s, self._pace.max_records)
         await self.aggregate.settle()
         wrote = await self.aggregate.commit_due() or wrote
-        self._align()
+        if self._pace.aligns:
+            self._align()
         if self._clock.monotonic() - self._offsets_at > OFFSETS_EVERY_S:
             self._offsets_at = self._clock.monotonic()
             await self.aggregate.commit_offsets()

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import pytest
 from support.fold import Event, Fold, events_at
 from support.rules import DAY, rule, rules
 
 from evaluator.core.condition import Condition, Kind, Op
-from evaluator.core.event import FAILED, GOOD, MINUTE, SeriesKey
+from evaluator.core.decide import Progress, Walk
+from evaluator.core.event import FAILED, GOOD, MINUTE, EpochUs, SeriesKey
+from evaluator.core.pane import Counts, Pane
 from evaluator.core.verdict import Verdict
+from evaluator.core.watermark import SourceTime
 from evaluator.errors import StateGap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def said(fold: Fold) -> list[tuple[str, int]]:
@@ -68,6 +75,24 @@ def test_a_silence_of_any_length_is_a_few_steps(silence: int) -> None:
     fold.feed(0, [*events_at([0, MINUTE]), Event(2, silence, GOOD)])
     fold.commit(0)
     assert len(fold.verdicts) < 12
+
+
+def test_sparse_events_look_at_each_pane_a_few_times() -> None:
+    class Counted(dict[int, Pane]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[int]:
+            Counted.looks += len(self)
+            return super().__iter__()
+
+    one = Pane(Counts(n=1, known=1), EpochUs(0), EpochUs(0))
+    panes = Counted({
+        index: replace(one, last=EpochUs(index * MINUTE)) for index in range(0, 1000, 2)
+    })  # fmt: skip
+    walk = Walk(rule(), Progress(), panes, SourceTime(EpochUs(1000 * MINUTE)), EpochUs(0))
+    walk.run()
+    assert sum(window.length for window in walk.decided) == 1000
+    assert Counted.looks <= 3 * len(panes)
 
 
 def test_a_firing_alert_expires_a_day_after_the_newest_event() -> None:

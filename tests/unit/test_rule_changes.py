@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from support.fold import Event, Fold
 from support.rules import rule, rules
 
+from evaluator.core.alert import key_of
 from evaluator.core.evaluate import Evaluator, Snapshot
-from evaluator.core.event import FAILED, GOOD, MINUTE, EpochUs
+from evaluator.core.event import FAILED, GOOD, MINUTE, EpochUs, SeriesKey
 from evaluator.core.partial import Origin
 
 if TYPE_CHECKING:
@@ -84,6 +85,22 @@ def test_a_new_rule_waits_until_every_partition_reports_under_its_config() -> No
     after.feed(0, [Event(2, 4 * MINUTE, FAILED), Event(3, 6 * MINUTE, GOOD)])
     after.commit(0)
     assert after.evaluator.rules["New"].begin == 6 * MINUTE
+
+
+def test_series_of_a_former_group_by_are_let_go() -> None:
+    series = SeriesKey("api", ("x",))
+    fold = Fold(rules(rule(), group_by=("f",)))
+    fold.feed(0, [Event(0, 0, FAILED, series=series), Event(1, MINUTE + 1, FAILED, series=series)])
+    fold.commit(0)
+    after = restarted(fold, rules(rule(definition="A2"), group_by=("f", "g"), hash="sha256:new"))
+    assert said(after.evaluator.decide().transitions) == [("A", "rule_changed", 1)]
+    # What stage 1 sent before its own restart is read under the new rules.
+    after.feed(0, [Event(2, MINUTE + 2, FAILED, series=series)])
+    after.commit(0)
+    (place,) = after.evaluator.changes().progress
+    assert after.evaluator.progress(place) is None
+    known = after.evaluator.rule_of(place)
+    assert key_of(known.rule, known.surface, place.series) == 'api/A{f="x"}'
 
 
 def test_editing_annotations_changes_no_state() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from operator import attrgetter
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import msgspec
 
@@ -65,13 +65,15 @@ class JsonReader:
         found: list[Row | Fault] = []
         decode = typed.one if _plain(values) else typed.checked_one
         ahead = map(typed.row, map(decode, values))
+        fits = True
         while True:
             try:
                 found.extend(ahead)
                 break
             except _MISFIT:
                 found.append(self._lenient(values[len(found)]))
-        return _separated(found)
+                fits = False
+        return Rows(cast("list[Row]", found)) if fits else _separated(found)
 
     def _one(self, value: bytes) -> Row | Fault:
         if self._typed is not None:
