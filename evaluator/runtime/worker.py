@@ -76,8 +76,15 @@ class Crew:
                 task.suspend()
 
     async def assigned(self, partitions: Sequence[Partition]) -> None:
-        """Note what is ours; `settle` does the rest outside the callback."""
-        self._wanted.update(partitions)
+        """Note what is ours, which is all of it; `settle` does the rest outside the callback.
+
+        Positions are gone with every assignment: should one come without `revoked` before it, whatever still
+        runs has to seek again, or stop.
+        """
+        self._wanted = set(partitions)
+        for task in self.tasks.values():
+            if task.state is TaskState.RUNNING:
+                task.suspend()
 
     # -- steps of a turn ----------------------------------------------------------------------------------
 

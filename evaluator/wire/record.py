@@ -225,7 +225,7 @@ def summary(transition: Transition) -> str:
         case Reason.RECOVERED:
             return f"{where}: {rule.name} recovered after {format_duration(transition.at - transition.starts_at)}"
         case Reason.EXPIRED:
-            return f"{where}: {rule.name} expired, no events for {format_duration(rule.expire_after)}"
+            return f"{where}: {rule.name} expired, its events stopped"
         case Reason.RULE_REMOVED | Reason.RULE_CHANGED:
             return f"{where}: {rule.name} resolved because the rule was {transition.reason.value[5:]}"
 

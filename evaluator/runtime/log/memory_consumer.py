@@ -117,7 +117,7 @@ class MemoryConsumer:
                     await self._rebalance.revoked(sorted(self._positions))
                 self._positions, self._paused = {}, set()
                 self._group.rejoin(self._member)
-            elif self._generation < self._member.generation:
+            elif self._group.is_stable and self._generation < self._member.generation:
                 self._generation = self._member.generation
                 self._positions = dict.fromkeys(self._member.assignment)
                 self._paused = set(self._positions)

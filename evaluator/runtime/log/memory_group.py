@@ -71,6 +71,11 @@ class Group:
         """Whether the member has to give up its partitions and `rejoin`."""
         return member not in self._members or not (self._stable or member.rejoined)
 
+    @property
+    def is_stable(self) -> bool:
+        """Whether no rebalance is under way: until it is over, the shares are those of the one before."""
+        return self._stable
+
     def join(self, member: Member) -> None:
         """A new member; the others will have to rejoin."""
         self._members.append(member)
