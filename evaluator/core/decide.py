@@ -21,6 +21,7 @@ from evaluator.core.watermark import BEGINNING, NEVER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evaluator.core.event import DurationUs
     from evaluator.core.pane import Pane
     from evaluator.core.rule import Rule
     from evaluator.core.watermark import SourceTime
@@ -189,7 +190,7 @@ class Walk:
 
     def _record(self, window: Window) -> None:
         self.decided.append(window)
-        self._progress.windows = joined(self._progress.windows, window)[-WINDOWS_KEPT:]
+        self._progress.windows = joined(self._progress.windows, window, self._rule.every)[-WINDOWS_KEPT:]
 
     def _turn(self, reason: Reason, at: EpochUs, streak: Streak) -> None:
         self.turns.append(turn_of(self._progress, reason, at, streak))
@@ -218,9 +219,9 @@ def turn_of(progress: Progress, reason: Reason, at: EpochUs, streak: Streak) -> 
     return Turn(reason, at, starts_at, fired_at, windows, failing, slowest)
 
 
-def joined(windows: tuple[Window, ...], window: Window) -> tuple[Window, ...]:
+def joined(windows: tuple[Window, ...], window: Window, step: DurationUs) -> tuple[Window, ...]:
     """`windows` with one more at the end, which lengthens the last run if nothing changed."""
-    if windows and windows[-1].absorbs(window):
+    if windows and windows[-1].last_end + step == window.end and windows[-1].absorbs(window):
         return (*windows[:-1], windows[-1].extended(window))
     return (*windows, window)
 

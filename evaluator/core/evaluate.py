@@ -189,6 +189,7 @@ class Evaluator:
         now = self._known.get(place.rule)
         if now is not None and now.rule.definition == before.rule.definition:
             self._of(place.series).progress[place.rule] = progress
+            self._changed_progress.discard(place)
             return
         self._changed_progress.add(place)
         if progress.streak.phase is Phase.FIRING and progress.next_end is not None:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from evaluator.core.event import NO_LATENCY, DurationUs, EpochUs
 
+CARRY_BITS = 62
+"""Sums of latencies are stored in pieces of this many bits."""
+
 EVIDENCE = 5
 """Events kept as proof, each of the failing and the slowest: enough to start a search, few enough to carry."""
 
@@ -65,7 +68,8 @@ class Pane:
     """What is known of one series in `[k * step, (k + 1) * step)`.
 
     `weighted` counts with the events' weights; `raw` counts events, and is None while every weight was 1.
-    `lat_sum` is weight times latency in microseconds, `lat_max` the largest latency (NO_LATENCY: none).
+    `lat_sum` is weight times latency in microseconds, less `lat_carry` times 2^62: the stored form has 64 bits,
+    and heavy events may exceed them. `lat_max` the largest latency (NO_LATENCY: none).
     `bins` is the sketch (`sketch.py`). `first` and `last` are the earliest and latest event times.
     """
 
@@ -78,6 +82,12 @@ class Pane:
     bins: dict[int, int] = field(default_factory=dict)
     failing: tuple[Evidence, ...] = ()
     slowest: tuple[Evidence, ...] = ()
+    lat_carry: int = 0
+
+    @property
+    def lat_total(self) -> int:
+        """Weight times latency, added up, whole."""
+        return (self.lat_carry << CARRY_BITS) + self.lat_sum
 
     @property
     def events(self) -> Counts:
@@ -91,6 +101,7 @@ class Pane:
             self.raw.add(other.events)
         self.weighted.add(other.weighted)
         self.lat_sum += other.lat_sum
+        self.lat_carry += other.lat_carry
         self.lat_max = max(self.lat_max, other.lat_max)
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         bins = self.bins
@@ -104,6 +115,7 @@ class Pane:
     def in_order(self) -> Pane:
         """The pane itself, its bins sorted: equal panes are equal bytes, however they were merged."""
         self.bins = dict(sorted(self.bins.items()))
+        self.lat_carry, self.lat_sum = divmod(self.lat_total, 1 << CARRY_BITS)
         return self
 
     def copy(self) -> Pane:
@@ -111,7 +123,7 @@ class Pane:
         raw = None if self.raw is None else self.raw.copy()
         return Pane(
             self.weighted.copy(), self.first, self.last, raw, self.lat_sum, self.lat_max,
-            dict(self.bins), self.failing, self.slowest,
+            dict(self.bins), self.failing, self.slowest, self.lat_carry,
         )  # fmt: skip
 
 

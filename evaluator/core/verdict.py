@@ -87,7 +87,7 @@ class Window(NamedTuple):
     def absorbs(self, later: Window) -> bool:
         """Whether `later` continues this run of windows that changed nothing, or held nothing."""
         alike = self.effect is Effect.HELD or self.n == 0
-        return alike and later.start > self.start and self[2:8] == later[2:8]
+        return alike and self[2:8] == later[2:8]
 
     def extended(self, later: Window) -> Window:
         """The run with `later` at its end."""
@@ -101,14 +101,14 @@ def total(panes: Sequence[Pane], thresholds: tuple[int, ...]) -> Totals:
     """
     if len(panes) == 1:
         (pane,) = panes
-        return Totals(pane.weighted, pane.events, pane.lat_sum, pane.lat_max, pane.bins)
+        return Totals(pane.weighted, pane.events, pane.lat_total, pane.lat_max, pane.bins)
     zero = dict.fromkeys(thresholds, 0)
     sums = Totals(Counts(over=zero), Counts(over=zero), bins={})
     bins = sums.bins = {}
     for pane in panes:
         sums.weighted.add(pane.weighted)
         sums.events.add(pane.events)
-        sums.lat_sum += pane.lat_sum
+        sums.lat_sum += pane.lat_total
         sums.lat_max = max(sums.lat_max, pane.lat_max)
         for index, count in pane.bins.items():
             bins[index] = bins.get(index, 0) + count

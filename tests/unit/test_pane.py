@@ -10,6 +10,8 @@ import pytest
 from evaluator.core import sketch
 from evaluator.core.event import NO_LATENCY, EpochUs
 from evaluator.core.pane import Counts, Evidence, Pane, strongest
+from evaluator.core.verdict import total
+from evaluator.wire.stored import Codec
 
 
 def pane(n: int, latency: int, *, raw: Counts | None = None, over: dict[int, int] | None = None) -> Pane:
@@ -22,6 +24,15 @@ def test_the_largest_latency_survives_a_merge() -> None:
     merged = pane(1, 5)
     merged.merge(pane(1, 9))
     assert (merged.lat_max, merged.lat_sum, merged.weighted.n) == (9, 14, 2)
+
+
+def test_a_sum_beyond_64_bits_has_a_stored_form_and_comes_back_whole() -> None:
+    heavy = Pane(Counts(1, 1, 0, 1), EpochUs(0), EpochUs(0), lat_sum=10**15 * (2**31 - 1) * 5_000)
+    codec = Codec("pane", 1, Pane)
+    merged = codec.decode(codec.encode(heavy.copy().in_order()))
+    merged.merge(codec.decode(codec.encode(heavy.copy().in_order())))
+    assert merged.in_order().lat_total == 2 * 10**15 * (2**31 - 1) * 5_000
+    assert total([merged], ()).lat_sum == merged.lat_total
 
 
 def test_a_threshold_that_only_one_side_counted_is_not_known() -> None:

@@ -52,6 +52,7 @@ def said(transitions: list[Transition]) -> list[tuple[str, str, int]]:
 def test_a_restart_under_the_same_rules_changes_nothing() -> None:
     after = restarted(firing(), firing().rules)
     assert after.evaluator.decide().transitions == []
+    assert after.evaluator.changes().progress == []
 
 
 def test_a_removed_rule_resolves_at_its_last_decided_window() -> None:
