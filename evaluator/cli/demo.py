@@ -38,8 +38,8 @@ def demo(
 ) -> None:
     """Play a simulated incident through the whole service, faster than real time, with its page."""
     # The web server takes half a second to import: no other command waits for it.
-    from evaluator.runtime.demo import Play, play  # noqa: PLC0415
-    from evaluator.runtime.live import Address  # noqa: PLC0415
+    from evaluator.runtime.demo import Play, play  # noqa: PLC0415  # see above
+    from evaluator.runtime.live import Address  # noqa: PLC0415  # see above
 
     with resources.as_file(resources.files("evaluator.cli") / "demo.yaml") as rules, ExitStack() as opened:
         if print_config:

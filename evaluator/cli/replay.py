@@ -24,6 +24,7 @@ from evaluator.wire.instant import NOT_A_TIME, instant
 if TYPE_CHECKING:
     from collections import Counter
 
+    from evaluator.core.partial import ClockDecision
     from evaluator.wire.config.load import Config
 
 
@@ -105,7 +106,7 @@ def _time(text: str) -> EpochUs:
     return EpochUs(moment)
 
 
-def _decisions(path: Path) -> dict:  # type: ignore[type-arg]
+def _decisions(path: Path) -> dict[tuple[str, int], list[ClockDecision]]:
     try:
         with path.open("rb") as lines:
             return read_decisions(lines, str(path))

@@ -142,6 +142,6 @@ def test_an_objective_that_nothing_measures_draws_a_warning(tmp_path: Path) -> N
         ("p95 < 1s", "", False),
     ],
 )
-def test_a_single_event_that_can_fire_is_noticed(when: str, more: str, alone: bool, tmp_path: Path) -> None:  # noqa: FBT001
+def test_a_single_event_that_can_fire_is_noticed(when: str, more: str, alone: bool, tmp_path: Path) -> None:  # noqa: FBT001  # a parameter of the table
     found = warnings(tmp_path, ("when: error_ratio > 1%, window: 5m", f"when: {when}, window: 5m{more}"))
     assert any("W104" in line for line in found) is alone

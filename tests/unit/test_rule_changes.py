@@ -34,7 +34,7 @@ def restarted(before: Fold, changed: RuleSet) -> Fold:
     after.aggregators = before.aggregators
     for aggregator in after.aggregators:
         aggregator._origin = Origin(changed.revision, changed.hash)  # noqa: SLF001  # a restart makes a new one
-    after._sent, after._sequence = before._sent, before._sequence  # noqa: SLF001
+    after._sent, after._sequence = before._sent, before._sequence  # noqa: SLF001  # the same chain
     return after
 
 
@@ -67,7 +67,7 @@ def test_a_changed_rule_resolves_and_begins_again_on_whole_panes() -> None:
     after.feed(0, [Event(2, MINUTE + 1, FAILED)])
     partial = replace(after.aggregators[0].take(), sequence=2, prev=2, since=EpochUs(2 * MINUTE))
     after.evaluator.merge(partial)
-    after._sent[0] = partial.end  # noqa: SLF001
+    after._sent[0] = partial.end  # noqa: SLF001  # the same chain
     after.feed(0, [Event(3, 3 * MINUTE, FAILED), Event(4, 5 * MINUTE, GOOD)])
     after.commit(0)
     # The window from 1:00 was filled under the old rules: the changed one begins with the pane from 2:00 on.
