@@ -82,15 +82,16 @@ async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Cal
     metrics.attach(service.worker, service.tallies)
     health = WorkerHealth(service.worker, clock)
     runner = await serve(make_app(view, metrics, health, refresh_s=REFRESH_S), wish.address)
+    stopped = _stop_signal()
     say(f"page     {wish.url}/\nmetrics  {wish.url}/metrics\ntime     {SPEED:.0f} times as fast as real")
     try:
         stage = Stage(clock, log, Partition(source.topic, 0), topics, service.worker)
-        await _run(stage, wish, start, Tail(log, topics, view, tell), metrics)
+        await _run(stage, wish, start, Tail(log, topics, view, tell), metrics, stopped)
     finally:
         await runner.cleanup()
 
 
-async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail, metrics: Metrics) -> None:
+async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail, metrics: Metrics, stopped: asyncio.Event) -> None:
     scenario = Scenario(start, wish.seed)
     if not wish.incident:
         scenario = Scenario(start, wish.seed, incident_for=DurationUs(0))
@@ -100,7 +101,7 @@ async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail, metrics: Me
         "tail": tail.follow(stage.clock, LOOK_EVERY_S),
         "loop lag": metrics.watch_loop(SystemClock()),
     }
-    await work_until(stage.worker, _end(wish.seconds), beside)
+    await work_until(stage.worker, _end(stopped, wish.seconds), beside)
     # As at the end of a replay's input: time moves to the newest event, so that both decide the same windows.
     await stage.worker.drain()
     stages = stage.worker.source_stages()
@@ -132,12 +133,17 @@ async def _traffic(stage: Stage, scenario: Scenario, dump: BinaryIO | None) -> N
         await stage.clock.sleep(5)
 
 
-async def _end(seconds: float | None) -> None:
-    """Wait for a signal, or for the time that was asked for."""
+def _stop_signal() -> asyncio.Event:
+    """Set by Ctrl-C and SIGTERM from now on."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def _end(stopped: asyncio.Event, seconds: float | None) -> None:
+    """Wait for a signal, or for the time that was asked for."""
     try:
         await asyncio.wait_for(stopped.wait(), seconds)
     except TimeoutError:
