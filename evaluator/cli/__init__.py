@@ -6,13 +6,20 @@ Data goes to stdout, everything else to stderr. An error that can be acted on is
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from evaluator.cli import check_config, demo, replay, schema, simulate, version
 from evaluator.errors import EvaluatorError
 from evaluator.runtime import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
 
 app = typer.Typer(
     name="evaluator",
@@ -28,20 +35,68 @@ app.command("simulate")(simulate.simulate)
 app.command("schema")(schema.schema)
 app.command("version")(version.version)
 
+USAGE = 2
+INTERNAL = 5
 INTERRUPTED = 130
+
+MISUSE: type[Exception] = typer.BadParameter.__mro__[1]
+"""What Typer raises for every wrong command line. Its copy of Click has no public name for it."""
 
 
 def main() -> None:
     """Run a command and exit with its code."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of a command; `arguments` are the process's own where they are not given."""
+    # A stream that was closed (`2>&-`) is None; what would go there goes nowhere.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     logs.configure("warning", "console")
     try:
-        app()
-    except EvaluatorError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough (`| head`); there is nobody left to tell.
-        sys.stderr.close()
-        sys.exit(0)
+        code = app(arguments, prog_name=app.info.name, standalone_mode=False)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
+        # The reader of a pipe has seen enough (`| head`); there is nobody left to tell. Typer 0.29 makes that
+        # a SystemExit, which is the only one here: without standalone_mode, all others are returned or raised.
+        _let_go_of_stdout()
+        return 0
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+    except (EvaluatorError, OSError, MISUSE) as error:
+        message, code = _told(error)
+        _let_go_of_stdout()
+        sys.stderr.write(message and f"{message}\n")
+    return code or 0
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What a person is told, and the exit code."""
+    if isinstance(error, EvaluatorError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return f"cannot go on: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}", INTERNAL
+    formatted, context = error.format_message(), error.ctx  # type: ignore[attr-defined]  # MISUSE has both
+    return _misuse(formatted, context), USAGE
+
+
+def _misuse(message: str, context: typer.Context | None) -> str:
+    """One line; nothing where Typer has shown the help already."""
+    text = " ".join(message.replace("Value error, ", "").split()).removesuffix(".")
+    command = (
+        "evaluator" if context is None else f"evaluator {context.info_name}".replace("evaluator evaluator", "evaluator")
+    )
+    return text and f"{command}: {text[0].lower()}{text[1:]}; see {command} --help"
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _let_go_of_stdout() -> None:
+    """What is still buffered is not wanted, or cannot be written: the interpreter shall not try at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

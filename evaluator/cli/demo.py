@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from evaluator.cli.replay import Output
 from evaluator.errors import UsageError
 from evaluator.runtime import logs
 from evaluator.runtime.settings import load
@@ -33,7 +34,7 @@ def demo(
         float | None, typer.Option("--for", metavar="SECONDS", min=0, help="Stop by itself. Default: at Ctrl-C.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Other traffic.")] = 1,
-    output: Annotated[str, typer.Option("--output", "-o", help="json: NDJSON alert records.")] = "text",
+    output: Annotated[Output, typer.Option("--output", "-o", help="json: NDJSON alert records.")] = Output.TEXT,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the demo's rules and exit.")] = False,
 ) -> None:
     """Play a simulated incident through the whole service, faster than real time, with its page."""
@@ -54,7 +55,7 @@ def demo(
             message = f"{dump}: cannot be written ({error.strerror})"
             raise UsageError(message) from error
         wish = Play(Address(*settings.web.address), settings.url, incident, seconds, seed, stream)
-        asyncio.run(play(config, wish, _say(incident=incident), _json if output == "json" else _text))
+        asyncio.run(play(config, wish, _say(incident=incident), _json if output is Output.JSON else _text))
     if dump is not None:
         sys.stderr.write(
             f"\nreplay it:  evaluator demo --print-config > demo.yaml\n"

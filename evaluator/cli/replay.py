@@ -27,12 +27,24 @@ if TYPE_CHECKING:
     from evaluator.core.partial import ClockDecision
     from evaluator.wire.config.load import Config
 
+    Decisions = dict[tuple[str, int], list[ClockDecision]]
+
 
 class Output(StrEnum):
     """How results are printed."""
 
     TEXT = "text"
     JSON = "json"
+
+
+NOT_AS_USUAL = {
+    "late": "late",
+    "unmatched": "unmatched",
+    "duplicates": "duplicates",
+    "bad_latency": "bad latency",
+    "overflow_series": "in overflow series",
+}
+"""How the summary calls what was counted: events, not series."""
 
 
 def replay(
@@ -57,11 +69,12 @@ def replay(
 ) -> None:
     """Judge recorded events exactly as the daemon would."""
     rules = load_rules(config)
+    inputs = _files(rules, files or [], source or [])
     request = Request(
-        files=_files(rules, files or [], source or []),
+        files=inputs,
         envelope=envelope,
         until=None if until is None else _time(until),
-        decisions=_decisions(decisions) if decisions is not None else {},
+        decisions=_decisions(decisions, rules, inputs) if decisions is not None else {},
         verdicts=verdicts,
         batch=batch,
     )
@@ -91,7 +104,7 @@ def _files(config: Config, positional: list[Path], named: list[str]) -> dict[str
     found: dict[str, list[Path]] = {}
     for item in named:
         name, _, paths = item.partition("=")
-        if name not in config.rules.sources or not paths:
+        if name not in config.rules.sources or not all(paths.split(",")):
             message = f"--source {item}: expected NAME=FILE,... with NAME one of {', '.join(sources)}"
             raise UsageError(message)
         found.setdefault(name, []).extend(Path(path) for path in paths.split(","))
@@ -106,13 +119,24 @@ def _time(text: str) -> EpochUs:
     return EpochUs(moment)
 
 
-def _decisions(path: Path) -> dict[tuple[str, int], list[ClockDecision]]:
+def _decisions(path: Path, config: Config, files: dict[str, list[Path]]) -> Decisions:
+    """The decisions of the sources that are replayed. Raises `UsageError` where one belongs to another input."""
     try:
         with path.open("rb") as lines:
-            return read_decisions(lines, str(path))
+            decisions = read_decisions(lines, str(path))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
         raise UsageError(message) from error
+    for source, partition in decisions:
+        if source not in config.rules.sources:
+            message = f"{path}: decisions about the source {source}; the config has {', '.join(config.rules.sources)}"
+            raise UsageError(message)
+        if source in files and not 0 <= partition < len(files[source]):
+            message = (
+                f"{path}: decisions about {source} partition {partition}, but {len(files[source])} files were given"
+            )
+            raise UsageError(message)
+    return decisions
 
 
 def _print(outcome: Outcome, output: Output) -> None:
@@ -140,11 +164,7 @@ def _summarise(tallies: Counter[tuple[str, ...]]) -> None:
                for result in ("ok", "skipped", "rejected")}  # fmt: skip
     parts = [f"{results['ok']} events"]
     parts += [f"{results[result]} {result}" for result in ("skipped", "rejected") if results[result]]
-    parts += [
-        f"{count} {name.replace('_', ' ')}"
-        for name in ("late", "unmatched", "duplicates", "bad_latency", "overflow_series")
-        if (count := summed(name))
-    ]
+    parts += [f"{count} {words}" for name, words in NOT_AS_USUAL.items() if (count := summed(name))]
     reasons = ", ".join(f"{key[2]} {n}" for key, n in sorted(tallies.items()) if key[0] == "rejected" and n)
     alerts = f"{tallies['alerts', 'firing']} firing, {tallies['alerts', 'resolved']} resolved"
     sys.stderr.write(f"read {', '.join(parts)}{f' ({reasons})' if reasons else ''}; {alerts}\n")

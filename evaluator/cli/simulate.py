@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.core.event import EpochUs
+from evaluator.core.event import DurationUs, EpochUs
 from evaluator.errors import UsageError
 from evaluator.runtime.traffic import Scenario
 from evaluator.wire.config.duration import parse_duration
-from evaluator.wire.instant import NOT_A_TIME, instant
+from evaluator.wire.instant import LAST, NOT_A_TIME, instant
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -23,7 +23,7 @@ def simulate(
     *,
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file instead of stdout.")] = None,
     length: Annotated[str, typer.Option("--for", metavar="DURATION", help="Event time to cover.")] = "20m",
-    rate: Annotated[float, typer.Option("--rate", min=0.001, help="Events a second of event time.")] = 20.0,
+    rate: Annotated[float, typer.Option("--rate", min=0.001, max=1e6, help="Events a second of event time.")] = 20.0,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same events.")] = 1,
     start: Annotated[str, typer.Option("--start", metavar="TIME")] = "2026-01-28T00:00:00Z",
     incident: Annotated[bool, typer.Option("--incident/--no-incident", help="Break the voice API.")] = True,
@@ -33,11 +33,22 @@ def simulate(
     if begin == NOT_A_TIME:
         message = f"--start {start}: expected a time like 2026-01-28T00:00:00Z"
         raise UsageError(message)
+    covered = _duration(length)
+    if begin + covered > LAST:
+        message = f"--start {start} --for {length}: ends after the year 9999; start earlier"
+        raise UsageError(message)
     scenario = Scenario(EpochUs(begin), seed, rate)
     if not incident:
-        scenario = Scenario(EpochUs(begin), seed, rate, incident_for=parse_duration("0s"))
-    count = round(parse_duration(length) / 1e6 * rate)
-    _write(scenario, count, out)
+        scenario = Scenario(EpochUs(begin), seed, rate, incident_for=DurationUs(0))
+    _write(scenario, round(covered * rate / 1e6), out)
+
+
+def _duration(written: str) -> DurationUs:
+    try:
+        return parse_duration(written)
+    except ValueError as error:
+        message = f"--for: {error}"
+        raise UsageError(message) from None
 
 
 def _write(scenario: Scenario, count: int, out: Path | None) -> None:

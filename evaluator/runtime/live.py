@@ -7,6 +7,7 @@ that was not published.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -98,11 +99,17 @@ async def serve(app: web.Application, address: Address) -> web.AppRunner:
     except OSError as error:
         await runner.cleanup()
         message = (
-            f"cannot listen on {address.host}:{address.port} ({error.strerror}); "
+            f"cannot listen on {address.host}:{address.port} ({_reason(error)}); "
             f"stop what uses the port or choose another one with EVALUATOR_WEB__LISTEN"
         )
         raise UsageError(message) from error
     return runner
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words: asyncio's repeat the address. A name that is not found has a negative number."""
+    number = error.errno or 0
+    return os.strerror(number).lower() if number > 0 else error.strerror or str(error)
 
 
 async def work_until(worker: Worker, end: Awaitable[None], beside: Mapping[str, Coroutine[Any, Any, None]]) -> None:

@@ -66,10 +66,27 @@ class Columns(NamedTuple):
     headers: Sequence[tuple[tuple[str, bytes], ...]] | None = None
 
 
+CHUNK_BYTES = 16 << 20
+"""No more is read at once, however long the lines are: 40,000 lines of 1 MB would not fit into memory."""
+
+_PIECE = 16
+"""Lines between two looks at the size: more would let a few long ones through, fewer would cost time."""
+
+
+def _chunks(lines: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """`size` lines at a time, fewer where they are long."""
+    lines = iter(lines)
+    while chunk := list(islice(lines, min(size, _PIECE))):
+        held = sum(map(len, chunk))
+        while held < CHUNK_BYTES and (piece := list(islice(lines, min(size - len(chunk), _PIECE)))):
+            chunk += piece
+            held += sum(map(len, piece))
+        yield chunk
+
+
 def bare_columns(lines: Iterable[bytes], size: int) -> Iterator[Columns]:
     """One record a line, `size` at a time; a blank one keeps its offset and carries nothing."""
-    lines = iter(lines)
-    while chunk := list(islice(lines, size)):
+    for chunk in _chunks(lines, size):
         # Joined and split again, all in C: a third of the time of stripping line by line.
         joined = b"".join(chunk)
         values: list[bytes | None] = [*joined.split(b"\n")]
@@ -85,11 +102,14 @@ def _unless_blank(line: bytes) -> bytes | None:
 
 def enveloped_columns(lines: Iterable[bytes], size: int, name: str) -> Iterator[Columns]:
     """One envelope a line, `size` at a time. Raises `UsageError` that names the file and line."""
-    numbered = enumerate(lines, 1)
-    while chunk := [
-        _opened(line, name, number) if line.strip() else Line(-1, None, None) for number, line in islice(numbered, size)
-    ]:
-        timestamps, keys, values, headers = zip(*chunk, strict=True)
+    first = 1
+    for chunk in _chunks(lines, size):
+        opened = [
+            _opened(line, name, number) if line.strip() else Line(-1, None, None)
+            for number, line in enumerate(chunk, first)
+        ]
+        first += len(chunk)
+        timestamps, keys, values, headers = zip(*opened, strict=True)
         yield Columns(values, timestamps, keys, headers)
 
 
