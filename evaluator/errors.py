@@ -28,12 +28,6 @@ class UsageError(EvaluatorError):
     exit_code = 2
 
 
-class KafkaUnreachable(EvaluatorError):
-    """No broker answers, or none lets us in."""
-
-    exit_code = 4
-
-
 class StateRefused(EvaluatorError):
     """Stored state cannot be continued safely; nothing was emitted."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from evaluator.cli.replay import Output
+from evaluator.cli.words import Output, alert_line
 from evaluator.errors import UsageError
 from evaluator.runtime import logs
 from evaluator.runtime.settings import load
@@ -20,8 +20,6 @@ from evaluator.wire.config.load import load_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-WORDS = {"firing": "FIRING  ", "resolved": "RESOLVED"}
 
 
 def demo(
@@ -75,8 +73,7 @@ def _say(*, incident: bool) -> Callable[[str], None]:
 
 def _text(record: bytes) -> None:
     alert = orjson.loads(record)
-    moment = alert["endsAt"] or alert["firedAt"]
-    typer.echo(f"{moment}  {WORDS[alert['status']]}  {alert['severity']:<6}  {alert['annotations']['summary']}")
+    typer.echo(alert_line(alert, alert["status"].upper()))
     sys.stdout.flush()
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
-from evaluator.core.event import EpochUs
+from evaluator.cli.words import Output, alert_line, moment
 from evaluator.errors import UsageError
 from evaluator.runtime.clock import VirtualLoop
 from evaluator.runtime.replay import Outcome, Request
 from evaluator.runtime.replay import replay as run_replay
 from evaluator.wire.config.load import load_rules
 from evaluator.wire.envelope import read_decisions
-from evaluator.wire.instant import NOT_A_TIME, instant
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -28,13 +26,6 @@ if TYPE_CHECKING:
     from evaluator.wire.config.load import Config
 
     Decisions = dict[tuple[str, int], list[ClockDecision]]
-
-
-class Output(StrEnum):
-    """How results are printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 NOT_AS_USUAL = {
@@ -73,7 +64,7 @@ def replay(
     request = Request(
         files=inputs,
         envelope=envelope,
-        until=None if until is None else _time(until),
+        until=None if until is None else moment("--until", until),
         decisions=_decisions(decisions, rules, inputs) if decisions is not None else {},
         verdicts=verdicts,
         batch=batch,
@@ -111,14 +102,6 @@ def _files(config: Config, positional: list[Path], named: list[str]) -> dict[str
     return found
 
 
-def _time(text: str) -> EpochUs:
-    moment = instant(text, "auto")
-    if moment == NOT_A_TIME:
-        message = f"--until {text}: expected a time like 2026-01-28T12:00:00Z"
-        raise UsageError(message)
-    return EpochUs(moment)
-
-
 def _decisions(path: Path, config: Config, files: dict[str, list[Path]]) -> Decisions:
     """The decisions of the sources that are replayed. Raises `UsageError` where one belongs to another input."""
     try:
@@ -147,8 +130,7 @@ def _print(outcome: Outcome, output: Output) -> None:
         return
     for line in outcome.alerts:
         alert = orjson.loads(line)
-        moment = alert["endsAt"] or alert["firedAt"]
-        typer.echo(f"{moment}  {alert['status']:<8}  {alert['severity']:<6}  {alert['annotations']['summary']}")
+        typer.echo(alert_line(alert, alert["status"]))
     for line in outcome.verdicts:
         window = orjson.loads(line)
         typer.echo(f"{window['end']}  {window['verdict']:<12}  {window['key']}  n={window['n']} bad={window['bad']}")

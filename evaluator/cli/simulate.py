@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.core.event import DurationUs, EpochUs
+from evaluator.cli.words import moment
+from evaluator.core.event import DurationUs
 from evaluator.errors import UsageError
 from evaluator.runtime.traffic import Scenario
 from evaluator.wire.config.duration import parse_duration
-from evaluator.wire.instant import LAST, NOT_A_TIME, instant
+from evaluator.wire.instant import LAST
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -29,17 +30,14 @@ def simulate(
     incident: Annotated[bool, typer.Option("--incident/--no-incident", help="Break the voice API.")] = True,
 ) -> None:
     """Write synthetic events with an incident in them, one JSON object a line."""
-    begin = instant(start, "auto")
-    if begin == NOT_A_TIME:
-        message = f"--start {start}: expected a time like 2026-01-28T00:00:00Z"
-        raise UsageError(message)
+    begin = moment("--start", start)
     covered = _duration(length)
     if begin + covered > LAST:
         message = f"--start {start} --for {length}: ends after the year 9999; start earlier"
         raise UsageError(message)
-    scenario = Scenario(EpochUs(begin), seed, rate)
+    scenario = Scenario(begin, seed, rate)
     if not incident:
-        scenario = Scenario(EpochUs(begin), seed, rate, incident_for=DurationUs(0))
+        scenario = Scenario(begin, seed, rate, incident_for=DurationUs(0))
     _write(scenario, round(covered * rate / 1e6), out)
 
 

@@ -88,11 +88,6 @@ class Aggregator:
         self._future_rejections: list[FutureRejection] = []
 
     @property
-    def is_new(self) -> bool:
-        """Whether anything happened since the last `take`."""
-        return bool(self._idle_advances or self.next_offset > self._begin)
-
-    @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
         return 512 * len(self._panes) + 64 * self._size
@@ -145,12 +140,6 @@ class Aggregator:
             # Nothing came between the two: only the last one can matter.
             advances.pop()
         advances.append(IdleAdvance(self.next_offset, until))
-
-    def lose(self, next_offset: int) -> tuple[int, int]:
-        """Records up to `next_offset` are gone for good: coverage begins anew with what comes after."""
-        lost = (self.next_offset, next_offset)
-        self.next_offset, self.time.covered = next_offset, None
-        return lost
 
     def position(self) -> Position:
         """What a restart must know."""

@@ -24,8 +24,6 @@ from evaluator.core.watermark import BEGINNING, PartitionTime, SourceTime, combi
 from evaluator.errors import StateGap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from evaluator.core.pane import Cell
     from evaluator.core.partial import Partial
     from evaluator.core.rule import RuleSet
@@ -405,12 +403,6 @@ class Evaluator:
     def rules(self) -> dict[str, KnownRule]:
         """Every rule as judged now."""
         return self._known
-
-    def places(self) -> Iterable[ProgressId]:
-        """Every alert of every series that is known."""
-        for of_surface in self._series.values():
-            for key, series in of_surface.items():
-                yield from (ProgressId(key, rule) for rule in series.progress)
 
 
 def _count(totals: Totals, pane: Pane) -> None:

@@ -14,14 +14,14 @@ import structlog
 from aiohttp import web
 
 from evaluator.errors import UsageError
-from evaluator.runtime.log.port import Partition
+from evaluator.runtime.log.follow import Follower
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from typing import Any
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Log, Record
+    from evaluator.runtime.log.port import Log
     from evaluator.runtime.topics import Topics
     from evaluator.runtime.view import View
     from evaluator.runtime.worker import Worker
@@ -36,8 +36,8 @@ class Tail:
     """Follows the public topics into the view. `on_alert` is told of each alert record as it appears."""
 
     def __init__(self, log_port: Log, topics: Topics, view: View, on_alert: Callable[[bytes], None]) -> None:
-        self._log, self._topics, self._view, self._on_alert = log_port, topics, view, on_alert
-        self._next: dict[Partition, int] = {}
+        self._view, self._on_alert = view, on_alert
+        self._status, self._alerts = Follower(log_port, topics.status), Follower(log_port, topics.alerts)
 
     async def follow(self, clock: Clock, every_s: float) -> None:
         """Look for news every so often, for ever."""
@@ -47,22 +47,12 @@ class Tail:
 
     async def look(self) -> None:
         """Take in what was committed since the last look."""
-        for record in await self._news(self._topics.status):
+        for record in await self._status.news():
             self._view.apply(record.key or b"", record.value)
-        for record in await self._news(self._topics.alerts):
+        for record in await self._alerts.news():
             if record.value is not None:
                 self._view.alert(record.value)
                 self._on_alert(record.value)
-
-    async def _news(self, topic: str) -> Sequence[Record]:
-        found: list[Record] = []
-        for index in range(await self._log.partitions(topic)):
-            partition = Partition(topic, index)
-            records = await self._log.read(partition, self._next.get(partition, 0))
-            if records:
-                self._next[partition] = records[-1].offset + 1
-            found += records
-        return found
 
 
 class WorkerHealth:

@@ -21,6 +21,7 @@ from evaluator.core.partial import ClockDecision
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import UsageError
 from evaluator.runtime.clock import VirtualClock
+from evaluator.runtime.log.follow import Follower
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Partition, TopicSpec
 from evaluator.runtime.service import Service, World, build
@@ -119,7 +120,7 @@ class _Run:
         self._worker = service.worker
         self._alerts: list[tuple[tuple[str, str, str, str], bytes]] = []
         self._verdicts = _Verdicts()
-        self._read: dict[str, int] = {}
+        self._followers: dict[str, Follower] = {}
 
     async def settle(self, partitions: int, shards: int) -> None:
         """Turn until every task runs."""
@@ -174,13 +175,12 @@ class _Run:
             self._verdicts.add(orjson.loads(record.value or b""))
         await self._news(self._topics.dlq)
 
-    async def _news(self, topic: str) -> Sequence[Record]:
+    async def _news(self, topic: str) -> list[Record]:
         """The committed records of a public topic since the last call; they are trimmed."""
-        partition = Partition(topic, 0)
-        records = await self._log.read(partition, self._read.get(topic, 0))
-        if records:
-            self._read[topic] = records[-1].offset + 1
-            await self._log.trim(partition, self._read[topic])
+        follower = self._followers.setdefault(topic, Follower(self._log, topic))
+        records = await follower.news()
+        for partition, position in follower.positions.items():
+            await self._log.trim(partition, position)
         return records
 
     def outcome(self) -> Outcome:

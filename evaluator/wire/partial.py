@@ -23,7 +23,7 @@ _CODEC = Codec("partial", 1, Partial)
 def encode(partial: Partial) -> list[bytes]:
     """The parts of a partial, in order; most have one."""
     whole = _CODEC.encode(partial)
-    if len(whole) <= PART_LIMIT or (len(partial.cells) <= 1 and not _divisible(partial)):
+    if len(whole) <= PART_LIMIT:
         return [whole]
     pieces = list(_pieces(partial))
     return [_CODEC.encode(replace(piece, part=number, parts=len(pieces))) for number, piece in enumerate(pieces)]
@@ -33,10 +33,6 @@ def decode(value: bytes) -> Partial:
     """The partial of a record's value. Raises `StateRefused`."""
     partial: Partial = _CODEC.decode(value)
     return partial
-
-
-def _divisible(partial: Partial) -> bool:
-    return any(len(cells) > 1 for _, cells in partial.cells)
 
 
 def _pieces(partial: Partial) -> Iterator[Partial]:
