@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from evaluator.runtime.log.port import Partition
 
 if TYPE_CHECKING:
-    from evaluator.runtime.log.port import Log, Record
+    from evaluator.runtime.log.port import Log, Reader, Record
+
+AT_ONCE = 10_000
+"""Records of one poll: bounds what is in memory besides what the caller keeps."""
 
 
 class Follower:
@@ -16,14 +19,25 @@ class Follower:
     def __init__(self, log: Log, topic: str) -> None:
         self.positions: dict[Partition, int] = {}
         self._log, self._topic = log, topic
+        self._reader: Reader | None = None
 
-    async def news(self) -> list[Record]:
-        """What was committed since the last call, by partition, oldest first."""
+    async def news(self, timeout_s: float = 0) -> list[Record]:
+        """What was committed since the last call, by partition, oldest first; waits for something at most once."""
+        if self._reader is None:
+            self._reader = await self._open()
         found: list[Record] = []
-        for index in range(await self._log.partitions(self._topic)):
-            partition = Partition(self._topic, index)
-            records = await self._log.read(partition, self.positions.get(partition, 0))
-            if records:
-                self.positions[partition] = records[-1].offset + 1
-            found += records
+        while fetched := await self._reader.poll(0 if found else timeout_s, AT_ONCE):
+            for partition in sorted(fetched):
+                found += fetched[partition]
+        self.positions = {partition: self._reader.position(partition) for partition in self.positions}
         return found
+
+    async def _open(self) -> Reader:
+        partitions = [Partition(self._topic, index) for index in range(await self._log.partitions(self._topic))]
+        self.positions = {partition: (await self._log.bounds(partition))[0] for partition in partitions}
+        return self._log.reader(self.positions)
+
+    async def stop(self) -> None:
+        """Release the connections."""
+        if self._reader is not None:
+            await self._reader.stop()

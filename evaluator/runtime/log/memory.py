@@ -4,7 +4,7 @@
     memory_producer.py    memory_consumer.py      its clients
     memory_cluster.py     memory_group.py         the brokers: coordinators of transactions and of groups
     memory_partition.py                           the records
-    memory_steps.py                               where a simulation interferes
+    steps.py                               where a simulation interferes
 
 Left out on purpose: replication, retention by time, and everything that happens on a wire. What a lost
 answer or a slow broker does to a client is said by the `step` hook.
@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 from evaluator.runtime.log.memory_cluster import Cluster
 from evaluator.runtime.log.memory_consumer import MemoryConsumer
 from evaluator.runtime.log.memory_producer import MemoryProducer
-from evaluator.runtime.log.memory_steps import Journal, Step, Steps
+from evaluator.runtime.log.memory_reader import MemoryReader
+from evaluator.runtime.log.steps import Journal, Step, Steps
 from evaluator.runtime.log.port import Outgoing, Partition, Record, RecordTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Headers, Rebalance, TopicSpec
+    from evaluator.runtime.log.port import Headers, Rebalance, TopicInfo, TopicSpec
 
 
 class MemoryLog:
@@ -71,6 +72,13 @@ class MemoryLog:
         """A transactional producer."""
         return MemoryProducer(self._cluster, self._steps, transactional_id)
 
+    async def start(self) -> None:
+        """It is always there."""
+
+    def reader(self, positions: Mapping[Partition, int], *, committed: bool = True) -> MemoryReader:
+        """A reader of these partitions from these offsets on."""
+        return MemoryReader(self._cluster, positions, committed=committed)
+
     async def read(
         self, partition: Partition, start: int | None = None, *, limit: int | None = None, committed: bool = True
     ) -> Sequence[Record]:
@@ -87,6 +95,16 @@ class MemoryLog:
         self._cluster.expire()
         log = self._cluster.log(partition)
         return log.first, log.end
+
+    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int:
+        """The first offset whose record's time is at or after `timestamp_ms`; the end where there is none."""
+        log = self._cluster.log(partition)
+        records = log.read(log.first, committed=False)
+        return next((r.offset for r in records if (r.timestamp or 0) >= timestamp_ms), log.end)
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicInfo]:
+        """What the topics are like; one that does not exist is absent."""
+        return self._cluster.describe(topics)
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""

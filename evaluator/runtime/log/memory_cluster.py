@@ -31,13 +31,14 @@ from evaluator.runtime.log.port import (
     Partition,
     RecordTooLarge,
     SendFailed,
+    TopicInfo,
     TopicSpec,
     UnknownTopic,
 )
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from evaluator.errors import EvaluatorError
     from evaluator.runtime.clock import Clock
@@ -109,6 +110,11 @@ class Cluster:
             if spec.compact:
                 self._compacted.add(spec.name)
             self.grow(spec.name, spec.partitions)
+
+    def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """The topics that exist, by name."""
+        there = {name: self._topics[name] for name in topics if name in self._topics}
+        return {name: TopicInfo(len(topic.partitions), 1, topic.spec.config) for name, topic in there.items()}
 
     def grow(self, topic: str, partitions: int) -> None:
         """Add partitions until there are `partitions`; the groups that read the topic rebalance."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.log.memory_cluster import Cluster
     from evaluator.runtime.log.memory_partition import PartitionLog
-    from evaluator.runtime.log.memory_steps import Steps
+    from evaluator.runtime.log.steps import Steps
     from evaluator.runtime.log.port import Rebalance
 
 _MOMENT = 1e-3
@@ -88,6 +88,12 @@ class MemoryConsumer:
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Commit group offsets."""
         await self._steps.around("consumer.commit", lambda: self._commit(offsets), self._name, *offsets.items())
+
+    async def confirm(self, partition: Partition) -> None:
+        """Ask the group whether the partition is still ours."""
+        held = self._group.offsets.get(partition)
+        there = {partition: self._cluster.log(partition).first if held is None else held}
+        await self._steps.around("consumer.confirm", lambda: self._commit(there), self._name, partition)
 
     async def stop(self) -> None:
         """Leave the group."""

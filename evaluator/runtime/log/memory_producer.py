@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from evaluator.runtime.log.memory_cluster import Cluster, Ownership
-    from evaluator.runtime.log.memory_steps import Steps
+    from evaluator.runtime.log.steps import Steps
     from evaluator.runtime.log.port import Outgoing
 
 

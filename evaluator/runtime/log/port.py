@@ -9,15 +9,15 @@ numbers the owners and transactions of a transactional id; a producer with an ol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from evaluator.core.event import EpochUs
 from evaluator.errors import EvaluatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
 
 
 class Partition(NamedTuple):
@@ -104,8 +104,22 @@ class OffsetOutOfRange(EvaluatorError):
         )
 
 
+class KafkaUnreachable(EvaluatorError):
+    """No broker answers, or none lets us in. The message says which, and what to do."""
+
+    exit_code = 4
+
+
+class NotAuthorized(EvaluatorError):
+    """The brokers know us, and refuse what was asked for."""
+
+    exit_code = 4
+
+
 class UnknownTopic(EvaluatorError):
     """The topic does not exist."""
+
+    exit_code = 1
 
     def __init__(self, topic: str) -> None:
         super().__init__(f"topic {topic} does not exist; create it with `evaluator topics create`")
@@ -113,12 +127,30 @@ class UnknownTopic(EvaluatorError):
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic to be created. `compact` keeps only the newest record of each key."""
+    """A topic to be created. `compact` keeps only the newest record of each key.
+
+    `retention_ms` -1 keeps everything, None leaves it to the broker. `settings` are further ones, by Kafka's names.
+    """
 
     name: str
     partitions: int
     compact: bool = False
     retention_ms: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Every setting that the topic is created with, by Kafka's names."""
+        retention = {} if self.retention_ms is None else {"retention.ms": str(self.retention_ms)}
+        return {"cleanup.policy": "compact" if self.compact else "delete", **retention, **self.settings}
+
+
+class TopicInfo(NamedTuple):
+    """A topic as it is. `config` is by Kafka's names; None where we have no right to see it."""
+
+    partitions: int
+    replication: int
+    config: Mapping[str, str] | None
 
 
 class Producer(Protocol):
@@ -195,21 +227,46 @@ class Consumer(Protocol):
     def resume(self, *partitions: Partition) -> None:
         """Fetch from these partitions again."""
 
+    async def confirm(self, partition: Partition) -> None:
+        """Ask the group whether `partition` is still ours. Raises `StaleGeneration`, `KafkaUnreachable`.
+
+        Commits again what the group has for it under our member id and generation: nothing changes for others.
+        """
+
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Commit group offsets under our member id and generation. Raises `StaleGeneration`."""
+        """Commit group offsets under our member id and generation. Raises `StaleGeneration`, `KafkaUnreachable`."""
 
     async def stop(self) -> None:
         """Leave the group. The rebalance callbacks are not called."""
 
 
+class Reader(Protocol):
+    """Reads partitions that it was given, in no group: a tail, a dump, a restore."""
+
+    async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, Sequence[Record]]:
+        """What came since the last call; waits up to `timeout_s` for something. Raises `OffsetOutOfRange`."""
+
+    def position(self, partition: Partition) -> int:
+        """The next offset to be read: past markers and compacted gaps, so it reaches the end without a record."""
+
+    async def stop(self) -> None:
+        """Release the connections."""
+
+
 class Log(Protocol):
     """A cluster."""
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaUnreachable`, which says why."""
 
     def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> Consumer:
         """A member of `group` that reads committed records of `topics`."""
 
     def producer(self, transactional_id: str) -> Producer:
         """A transactional producer; nothing happens before its `start`."""
+
+    def reader(self, positions: Mapping[Partition, int], *, committed: bool = True) -> Reader:
+        """A reader of these partitions from these offsets on. Nothing happens before its first `poll`."""
 
     async def read(
         self, partition: Partition, start: int | None = None, *, limit: int | None = None, committed: bool = True
@@ -222,6 +279,12 @@ class Log(Protocol):
 
     async def bounds(self, partition: Partition) -> tuple[int, int]:
         """The first offset that is kept, and the end (high watermark)."""
+
+    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int:
+        """The first offset whose record's time is at or after `timestamp_ms`; the end where there is none."""
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicInfo]:
+        """What the topics are like, by name; one that does not exist is absent. Raises `NotAuthorized`."""
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises `UnknownTopic`."""
