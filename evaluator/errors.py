@@ -44,3 +44,9 @@ class StateGap(StateRefused):
             f"but it follows {found}; a partial was lost or repeated, so this shard decides nothing more. "
             f"Compare the internal topics with a backup, or start afresh under a new app_id"
         )
+
+
+class Watchdog(EvaluatorError):
+    """Something in this process does not move any more, and only a fresh start helps."""
+
+    exit_code = 70

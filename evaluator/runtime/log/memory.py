@@ -20,8 +20,8 @@ from evaluator.runtime.log.memory_cluster import Cluster
 from evaluator.runtime.log.memory_consumer import MemoryConsumer
 from evaluator.runtime.log.memory_producer import MemoryProducer
 from evaluator.runtime.log.memory_reader import MemoryReader
-from evaluator.runtime.log.steps import Journal, Step, Steps
 from evaluator.runtime.log.port import Outgoing, Partition, Record, RecordTooLarge
+from evaluator.runtime.log.steps import Journal, Step, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

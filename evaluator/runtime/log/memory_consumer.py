@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.log.memory_cluster import Cluster
     from evaluator.runtime.log.memory_partition import PartitionLog
-    from evaluator.runtime.log.steps import Steps
     from evaluator.runtime.log.port import Rebalance
+    from evaluator.runtime.log.steps import Steps
 
 _MOMENT = 1e-3
 """Seconds. A wait for somebody's deadline is never shorter, so that rounding of times cannot make a busy loop."""

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from evaluator.runtime.log.memory_cluster import Cluster, Ownership
-    from evaluator.runtime.log.steps import Steps
     from evaluator.runtime.log.port import Outgoing
+    from evaluator.runtime.log.steps import Steps
 
 
 class MemoryProducer:

@@ -1,0 +1,277 @@
+"""The log on a real Kafka, through aiokafka.
+
+The parts are in the modules beside this one: `kafka_client` (connections, errors), `kafka_producer`,
+`kafka_consumer`, `kafka_reader`. They use some of aiokafka's private names, each of which a test on a real broker
+pins (tests/kafka/), and pyproject.toml keeps aiokafka at that minor version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from evaluator.runtime.log.kafka_client import closed, connection, limited, probe, translated
+from evaluator.runtime.log.kafka_consumer import KafkaConsumer
+from evaluator.runtime.log.kafka_producer import BATCH_BYTES, KafkaProducer
+from evaluator.runtime.log.kafka_reader import KafkaReader
+from evaluator.runtime.log.port import (
+    KafkaUnreachable,
+    Partition,
+    RecordTooLarge,
+    TopicInfo,
+    UnknownTopic,
+)
+from evaluator.runtime.log.steps import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evaluator.runtime.log.port import Outgoing, Rebalance, Record, TopicSpec
+    from evaluator.runtime.log.steps import Step
+    from evaluator.runtime.settings import KafkaSettings
+
+AT_ONCE = 5_000
+"""Records that a whole read takes at a time: one turn of the event loop."""
+
+_UNKNOWN_TOPIC = 3
+_EXISTS = 36
+_NOT_AUTHORIZED = 29
+_SAFE_REPLICATION = 3
+
+
+class KafkaLog:
+    """See `port.Log`. `step` is awaited around effects, for tests that interfere; it costs nothing when None."""
+
+    def __init__(self, kafka: KafkaSettings, *, client_id: str = "evaluator", step: Step | None = None) -> None:
+        self._settings, self._client_id = kafka, client_id
+        self._steps = Steps(step, None)
+        self._connection: dict[str, Any] = {}
+        self._admin: AIOKafkaAdminClient | None = None
+        self._writer: AIOKafkaProducer | None = None
+        self._opening = asyncio.Lock()
+        # For questions about offsets only, by what "the end" means to them.
+        self._askers: dict[bool, AIOKafkaConsumer] = {}
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaUnreachable`, which says why."""
+        self._connection = connection(self._settings, self._client_id)
+        await probe(self._settings, self._client_id)
+        admin = AIOKafkaAdminClient(**self._connection)
+        await _started(admin)
+        self._admin = admin
+
+    async def close(self) -> None:
+        """Release the connections."""
+        clients = [client for client in (self._admin, self._writer, *self._askers.values()) if client is not None]
+        self._admin, self._writer, self._askers = None, None, {}
+        await closed(*clients)
+
+    # -- clients ------------------------------------------------------------------------------------------
+
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
+        """A member of `group` that reads committed records of `topics`."""
+        return KafkaConsumer(self._connected(), group, topics, rebalance, self, self._steps)
+
+    def producer(self, transactional_id: str) -> KafkaProducer:
+        """A transactional producer; nothing happens before its `start`."""
+        return KafkaProducer(self._connected(), transactional_id, self._steps)
+
+    def reader(self, positions: Mapping[Partition, int], *, committed: bool = True) -> KafkaReader:
+        """A reader of these partitions from these offsets on."""
+        return KafkaReader(self._connected(), positions, self.bounds, committed=committed)
+
+    def _connected(self) -> dict[str, Any]:
+        if not self._connection:
+            message = "the log was not started"
+            raise RuntimeError(message)
+        return self._connection
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    async def read(
+        self, partition: Partition, start: int | None = None, *, limit: int | None = None, committed: bool = True
+    ) -> Sequence[Record]:
+        """Every record of a partition from `start` to its present end, oldest first.
+
+        It ends where the position reaches the end, which passes markers and gaps, not at a last record.
+        """
+        await self._steps.at("log.read:before")
+        first, end = await self._range(partition, committed=committed)
+        begin = first if start is None else max(start, first)
+        found: list[Record] = []
+        if begin < end:
+            reader = self.reader({partition: begin}, committed=committed)
+            try:
+                while reader.position(partition) < end and (limit is None or len(found) < limit):
+                    found += (await reader.poll(0.05, AT_ONCE)).get(partition, ())
+            finally:
+                await reader.stop()
+        await self._steps.at("log.read:after")
+        return [record for record in found if record.offset < end][:limit]
+
+    async def bounds(self, partition: Partition) -> tuple[int, int]:
+        """The first offset that is kept, and the end (high watermark)."""
+        return await self._range(partition, committed=False)
+
+    async def _range(self, partition: Partition, *, committed: bool) -> tuple[int, int]:
+        await self._check_partition(partition)
+        asker, place = await self._asker(committed=committed), TopicPartition(*partition)
+        async with limited(f"ask for the offsets of {partition.topic}/{partition.index}"):
+            first = await asker.beginning_offsets([place])
+            end = await asker.end_offsets([place])
+        return first[place], end[place]
+
+    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int:
+        """The first offset whose record's time is at or after `timestamp_ms`; the end where there is none."""
+        _, end = await self.bounds(partition)
+        asker, place = await self._asker(committed=False), TopicPartition(*partition)
+        async with limited(f"look for a time in {partition.topic}/{partition.index}"):
+            found = (await asker.offsets_for_times({place: timestamp_ms}))[place]
+        return end if found is None else int(found.offset)
+
+    async def _asker(self, *, committed: bool) -> AIOKafkaConsumer:
+        async with self._opening:
+            asker = self._askers.get(committed)
+            if asker is None:
+                isolation = "read_committed" if committed else "read_uncommitted"
+                asker = AIOKafkaConsumer(
+                    **self._connected(), enable_auto_commit=False, auto_offset_reset="none", isolation_level=isolation
+                )
+                await _started(asker)
+                self._askers[committed] = asker
+            return asker
+
+    # -- topics -------------------------------------------------------------------------------------------
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has. Raises `UnknownTopic`."""
+        found = await self._metadata([topic])
+        if topic not in found:
+            raise UnknownTopic(topic)
+        return len(found[topic]["partitions"])
+
+    async def _check_partition(self, partition: Partition) -> None:
+        count = await self.partitions(partition.topic)
+        if not 0 <= partition.index < count:
+            missing = f"{partition.topic} with a partition {partition.index}"
+            raise UnknownTopic(missing)
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicInfo]:
+        """What the topics are like, by name; one that does not exist is absent. Raises `NotAuthorized`."""
+        found = await self._metadata(topics)
+        configs = await self._configs(list(found))
+        return {
+            name: TopicInfo(
+                len(topic["partitions"]),
+                min((len(partition["replicas"]) for partition in topic["partitions"]), default=0),
+                configs.get(name),
+            )
+            for name, topic in found.items()
+        }
+
+    async def _metadata(self, topics: Sequence[str]) -> dict[str, Any]:
+        if not topics:
+            return {}
+        async with limited(f"ask for topics {', '.join(topics)}"):
+            answers = await self._admin_client().describe_topics(list(topics))
+        found = {}
+        for topic in answers:
+            if topic["error_code"] == _NOT_AUTHORIZED:
+                raise translated(errors.TopicAuthorizationFailedError(topic["topic"]), "see the topic")
+            if topic["error_code"] != _UNKNOWN_TOPIC:
+                found[topic["topic"]] = topic
+        return found
+
+    async def _configs(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+        """The settings of the topics whose settings we may see."""
+        if not topics:
+            return {}
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        async with limited("ask for the settings of topics"):
+            answers = await self._admin_client().describe_configs(wanted)
+        return {
+            name: {entry[0]: entry[1] for entry in entries}
+            for answer in answers
+            for code, _, _, name, entries in answer.resources
+            if not code
+        }
+
+    async def create(self, topics: Sequence[TopicSpec]) -> None:
+        """Create the topics that are missing."""
+        there = await self._metadata([spec.name for spec in topics])
+        missing = [spec for spec in topics if spec.name not in there]
+        if not missing:
+            return
+        async with limited("ask for the brokers"):
+            brokers = len((await self._admin_client().describe_cluster())["brokers"])
+        new = [_new_topic(spec, brokers) for spec in missing]
+        async with limited("create topics"):
+            answer = await self._admin_client().create_topics(new)
+        for name, code, *rest in answer.topic_errors:
+            if code and code != _EXISTS:
+                why = rest[0] if rest and rest[0] else errors.for_code(code).__name__
+                if code == _NOT_AUTHORIZED:
+                    raise translated(errors.TopicAuthorizationFailedError(name), "create the topic")
+                message = f"cannot create the topic {name}: {why}"
+                raise KafkaUnreachable(message)
+
+    async def trim(self, partition: Partition, before: int) -> None:
+        """Delete the records below offset `before`."""
+        async with limited(f"delete records of {partition.topic}/{partition.index}"):
+            await self._admin_client().delete_records({TopicPartition(*partition): RecordsToDelete(before)})
+
+    def _admin_client(self) -> AIOKafkaAdminClient:
+        self._connected()
+        assert self._admin is not None
+        return self._admin
+
+    # -- writing outside transactions -----------------------------------------------------------------------
+
+    async def append(self, records: Sequence[Outgoing]) -> None:
+        """Write records outside any transaction."""
+        writer = self._writer or await self._open_writer()
+        answers: list[asyncio.Future[Any]] = []
+        async with limited("write"):
+            for record in records:
+                try:
+                    answers.append(
+                        await writer.send(
+                            record.topic, record.value, record.key, record.partition, record.timestamp,
+                            list(record.headers),
+                        )
+                    )  # fmt: skip
+                except errors.MessageSizeTooLargeError as error:
+                    raise RecordTooLarge(record.topic, record.key, len(record.value or b"")) from error
+            await writer.flush()
+            for answer in answers:
+                await answer
+
+    async def _open_writer(self) -> AIOKafkaProducer:
+        async with self._opening:
+            if self._writer is None:
+                writer = AIOKafkaProducer(
+                    **self._connected(), enable_idempotence=True, max_batch_size=BATCH_BYTES, linger_ms=5
+                )
+                await _started(writer)
+                self._writer = writer
+            return self._writer
+
+
+async def _started(client: Any) -> None:  # noqa: ANN401  # clients of aiokafka have no common type
+    """Start a client; one that could not start is closed."""
+    try:
+        async with limited("connect"):
+            await client.start()
+    except BaseException:
+        await closed(client)
+        raise
+
+
+def _new_topic(spec: TopicSpec, brokers: int) -> NewTopic:
+    replication = min(_SAFE_REPLICATION, brokers)
+    safe = {"min.insync.replicas": "2"} if replication >= _SAFE_REPLICATION else {}
+    return NewTopic(spec.name, spec.partitions, replication, topic_configs={**safe, **spec.config})
