@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from evaluator.runtime.log.kafka_client import closed, connection, limited, probe, translated
+from evaluator.runtime.log.kafka_client import PATIENT, Patience, closed, connection, limited, probe, translated
 from evaluator.runtime.log.kafka_consumer import KafkaConsumer
 from evaluator.runtime.log.kafka_producer import BATCH_BYTES, KafkaProducer
 from evaluator.runtime.log.kafka_reader import KafkaReader
@@ -46,8 +46,11 @@ _SAFE_REPLICATION = 3
 class KafkaLog:
     """See `port.Log`. `step` is awaited around effects, for tests that interfere; it costs nothing when None."""
 
-    def __init__(self, kafka: KafkaSettings, *, client_id: str = "evaluator", step: Step | None = None) -> None:
-        self._settings, self._client_id = kafka, client_id
+    def __init__(
+        self, kafka: KafkaSettings, *, client_id: str = "evaluator", step: Step | None = None,
+        patience: Patience = PATIENT,
+    ) -> None:  # fmt: skip
+        self._settings, self._client_id, self._patience = kafka, client_id, patience
         self._steps = Steps(step, None)
         self._connection: dict[str, Any] = {}
         self._admin: AIOKafkaAdminClient | None = None
@@ -74,11 +77,11 @@ class KafkaLog:
 
     def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
         """A member of `group` that reads committed records of `topics`."""
-        return KafkaConsumer(self._connected(), group, topics, rebalance, self, self._steps)
+        return KafkaConsumer(self._connected(), group, topics, rebalance, self, self._steps, self._patience)
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         """A transactional producer; nothing happens before its `start`."""
-        return KafkaProducer(self._connected(), transactional_id, self._steps)
+        return KafkaProducer(self._connected(), transactional_id, self._steps, self._patience)
 
     def reader(self, positions: Mapping[Partition, int], *, committed: bool = True) -> KafkaReader:
         """A reader of these partitions from these offsets on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import errors
 from aiokafka.conn import collect_hosts, create_conn
@@ -27,9 +27,27 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT_MS = 15_000
 """Of one request. Below the session and the transaction time-out: a black-holed broker holds up the healthy ones."""
 
-LIMIT_S = 45.0
-"""Of one step of a commit. aiokafka has none: it would retry for ever. Above the restart of a broker (34 s seen),
-below the transaction time-out."""
+
+class Patience(NamedTuple):
+    """How long to wait for what. Tests are in more of a hurry.
+
+    `limit_s` is that of one step of a commit. aiokafka has none: it would retry for ever. It is above the restart of
+    a broker (34 s seen) and below the time-out of a transaction, which survives such a restart too (9 s old session of
+    the broker, and its start). `session_ms` is what a killed process costs: others get its partitions after it.
+    """
+
+    limit_s: float = 45.0
+    session_ms: int = 20_000
+    heartbeat_ms: int = 3_000
+    transaction_ms: int = 60_000
+
+    @property
+    def revoke_s(self) -> float:
+        """How long a rebalance waits for our last commits; the others wait meanwhile."""
+        return self.session_ms / 2000
+
+
+PATIENT = Patience()
 
 PROBE_S = 10.0
 """Of one address when a process starts."""
@@ -127,7 +145,7 @@ def _cause(error: BaseException, address: str, kafka: KafkaSettings) -> str:  # 
 
 
 @asynccontextmanager
-async def limited(what: str, seconds: float = LIMIT_S) -> AsyncIterator[None]:
+async def limited(what: str, seconds: float = PATIENT.limit_s) -> AsyncIterator[None]:
     """Turn what aiokafka raises into our errors; nothing inside takes longer than `seconds`.
 
     `what` completes "cannot ...".

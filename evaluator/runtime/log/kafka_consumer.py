@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
@@ -22,7 +22,8 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 
 from evaluator.core.event import EpochUs
 from evaluator.errors import Watchdog
-from evaluator.runtime.log.kafka_client import UNAUTHORIZED, closed, limited, translated
+from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, translated
+from evaluator.runtime.log.kafka_fetch import hand_out_our_records
 from evaluator.runtime.log.port import Fetched, OffsetOutOfRange, Partition, StaleGeneration
 
 if TYPE_CHECKING:
@@ -43,14 +44,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SESSION_TIMEOUT_MS = 20_000
-"""What a killed process costs: its partitions go to others after this."""
-
-HEARTBEAT_MS = 3_000
 MAX_POLL_MS = 300_000
-
-REVOKE_BUDGET_S = 10.0
-"""How long a rebalance waits for our last commits. Half of the session time-out: the others wait meanwhile."""
 
 CONFIRM_S = 5.0
 """A group commit hangs for as long as its broker is away; longer than this it has told us nothing."""
@@ -76,10 +70,10 @@ class KafkaConsumer(ConsumerRebalanceListener):
 
     def __init__(
         self, connection: dict[str, Any], group: str, topics: Sequence[str], rebalance: Rebalance, questions: Questions,
-        steps: Steps,
+        steps: Steps, patience: Patience,
     ) -> None:  # fmt: skip
         self._connection, self._group, self._topics = connection, group, list(topics)
-        self._rebalance, self._questions, self._steps = rebalance, questions, steps
+        self._rebalance, self._questions, self._steps, self._patience = rebalance, questions, steps, patience
         self._kafka: AIOKafkaConsumer | None = None
         self._assignment: frozenset[Partition] = frozenset()
         # The next offset of every partition that was sought since it was assigned.
@@ -87,7 +81,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         self._seen: dict[Partition, int] = {}
         self._changes: list[_Change] = []
         self._changed = asyncio.Event()
-        self._pending: asyncio.Task[dict[TopicPartition, list[Any]]] | None = None
+        self._pending: asyncio.Task[dict[TopicPartition, list[Record]]] | None = None
         self._sought_meanwhile: set[Partition] = set()
 
     async def start(self) -> None:
@@ -96,9 +90,9 @@ class KafkaConsumer(ConsumerRebalanceListener):
             await self._questions.partitions(topic)
         kafka = AIOKafkaConsumer(
             **self._connection, group_id=self._group, enable_auto_commit=False, auto_offset_reset="none",
-            isolation_level="read_committed", session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS, max_poll_interval_ms=MAX_POLL_MS, metadata_max_age_ms=60_000,
-            fetch_max_wait_ms=FETCH_WAIT_MS, partition_assignment_strategy=(RoundRobinPartitionAssignor,),
+            isolation_level="read_committed", session_timeout_ms=self._patience.session_ms,
+            heartbeat_interval_ms=self._patience.heartbeat_ms, max_poll_interval_ms=MAX_POLL_MS,
+            metadata_max_age_ms=60_000, fetch_max_wait_ms=FETCH_WAIT_MS, partition_assignment_strategy=(RoundRobinPartitionAssignor,),
         )  # fmt: skip
         try:
             async with limited(f"join the group {self._group}"):
@@ -107,6 +101,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
             await closed(kafka)
             raise
         self._kafka = kafka
+        hand_out_our_records(kafka)
         # Only now: a start that knows its topics waits until the group has let it in, which needs others to poll.
         kafka.subscribe(self._topics, listener=self)
 
@@ -124,10 +119,10 @@ class KafkaConsumer(ConsumerRebalanceListener):
         if not change.partitions:
             return
         try:
-            async with asyncio.timeout(REVOKE_BUDGET_S):
+            async with asyncio.timeout(self._patience.revoke_s):
                 await change.done.wait()
         except TimeoutError:
-            log.warning("consumer.revoke_overran", group=self._group, budget_s=REVOKE_BUDGET_S)
+            log.warning("consumer.revoke_overran", group=self._group, budget_s=self._patience.revoke_s)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Pause at once, with a placeholder for a position, so that nothing is fetched before the worker seeks."""
@@ -209,7 +204,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         self._changed.clear()
 
     def _handed_out(
-        self, kafka: AIOKafkaConsumer, fetched: Mapping[TopicPartition, list[Any]]
+        self, kafka: AIOKafkaConsumer, fetched: Mapping[TopicPartition, list[Record]]
     ) -> dict[Partition, Fetched]:
         """What the worker is given: records, and partitions that were looked at and had none."""
         answers: dict[Partition, Fetched] = {}
@@ -231,9 +226,8 @@ class KafkaConsumer(ConsumerRebalanceListener):
             if records or at_end:
                 self._seen[partition] = state.timestamp
                 self._next[partition] = state.position
-                # aiokafka's record has the attributes of ours; a copy of each would cost as much as reading it.
                 answers[partition] = Fetched(
-                    cast("Sequence[Record]", records), state.position, max(state.highwater, state.position),
+                    records, state.position, max(state.highwater, state.position),
                     EpochUs(state.timestamp * 1000),
                 )  # fmt: skip
         return answers

@@ -18,7 +18,7 @@ from aiokafka.producer.transaction_manager import PidAndEpoch, TransactionState
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from evaluator.runtime.log.kafka_client import LIMIT_S, closed, limited, translated
+from evaluator.runtime.log.kafka_client import Patience, closed, limited, translated
 from evaluator.runtime.log.port import Fenced, OutcomeUnknown, RecordTooLarge, SendFailed
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from evaluator.runtime.log.steps import Steps
 
 log = structlog.get_logger(__name__)
-
-TRANSACTION_TIMEOUT_MS = 60_000
-"""A transaction survives the restart of a broker that was killed (9 s old session, and its start)."""
 
 BATCH_BYTES = 512 * 1024
 """Below the usual limit of a topic (1 MiB), and few batches for an outbox of megabytes."""
@@ -69,8 +66,8 @@ class _InitProducerIdRequest(RequestStruct):
 class _Bump(Request[_InitProducerIdRequest]):
     API_KEY = 22
 
-    def __init__(self, transactional_id: str, own: PidAndEpoch) -> None:
-        self._fields = (transactional_id, TRANSACTION_TIMEOUT_MS, *own)
+    def __init__(self, transactional_id: str, timeout_ms: int, own: PidAndEpoch) -> None:
+        self._fields = (transactional_id, timeout_ms, *own)
 
     def build(self, request_struct_class: type[_InitProducerIdRequest]) -> _InitProducerIdRequest:
         """The request of the version that was agreed upon, which is always 4."""
@@ -93,11 +90,11 @@ class _Acknowledgement:
     async def _wait(self) -> int:
         try:
             if not self._future.done():
-                async with asyncio.timeout(LIMIT_S):
+                async with asyncio.timeout(self._producer.limit_s):
                     await asyncio.shield(self._future)
             return int(self._future.result().timestamp)
         except TimeoutError:
-            self._producer.doubt(f"{self._record.topic} did not acknowledge a record within {LIMIT_S:.0f} s")
+            self._producer.doubt(f"{self._record.topic} did not acknowledge a record")
         except (errors.KafkaError, errors.IllegalOperation, AssertionError) as error:
             self._producer.refused(error, self._record)
 
@@ -105,11 +102,16 @@ class _Acknowledgement:
 class KafkaProducer:
     """Implements `port.Producer`."""
 
-    def __init__(self, connection: dict[str, Any], transactional_id: str, steps: Steps) -> None:
-        self._connection, self._id, self._steps = connection, transactional_id, steps
+    def __init__(self, connection: dict[str, Any], transactional_id: str, steps: Steps, patience: Patience) -> None:
+        self._connection, self._id, self._steps, self._patience = connection, transactional_id, steps, patience
         self._own: PidAndEpoch | None = None
         self._kafka: AIOKafkaProducer | None = None
         self._sent: list[asyncio.Future[Any]] = []
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds that one step of a transaction may take."""
+        return self._patience.limit_s
 
     # -- owning the id ------------------------------------------------------------------------------------
 
@@ -150,7 +152,7 @@ class KafkaProducer:
         kafka = AIOKafkaProducer(
             **self._connection,
             transactional_id=self._id,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            transaction_timeout_ms=self._patience.transaction_ms,
             max_batch_size=BATCH_BYTES,
             metadata_max_age_ms=60_000,
         )
@@ -158,7 +160,7 @@ class KafkaProducer:
             # Then `start` sends no InitProducerId, which would fence.
             kafka._txn_manager.set_pid_and_epoch(*self._own)
         try:
-            async with limited(what):
+            async with limited(what, self._patience.limit_s):
                 await kafka.start()
         except BaseException:
             await _abandon(kafka)
@@ -170,10 +172,10 @@ class KafkaProducer:
     async def _raise_epoch(self, kafka: AIOKafkaProducer) -> None:
         """InitProducerId v4. Without an open transaction a lost answer is harmless: the same epoch comes again."""
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(self.limit_s):
                 answer = await self._ask(kafka)
         except TimeoutError:
-            self.doubt(f"no broker answered for the transactional id {self._id} within {LIMIT_S:.0f} s")
+            self.doubt(f"no broker answered for the transactional id {self._id}")
         if answer.error_code in _FENCED:
             raise Fenced(self._id)
         if answer.error_code == _NOT_AUTHORIZED:
@@ -191,7 +193,7 @@ class KafkaProducer:
         while True:
             node = await sender._find_coordinator(CoordinationType.TRANSACTION, self._id)
             try:
-                answer = await kafka.client.send(node, _Bump(self._id, self._own))
+                answer = await kafka.client.send(node, _Bump(self._id, self._patience.transaction_ms, self._own))
             except errors.KafkaError:
                 sender._coordinator_dead(CoordinationType.TRANSACTION)
                 await asyncio.sleep(_AWAY_S)
@@ -223,12 +225,12 @@ class KafkaProducer:
             raise RuntimeError(message)
         await self._steps.at("producer.send:before")
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(self.limit_s):
                 future = await kafka.send(
                     record.topic, record.value, record.key, record.partition, record.timestamp, list(record.headers)
                 )
         except TimeoutError:
-            self.doubt(f"{record.topic} took no record within {LIMIT_S:.0f} s")
+            self.doubt(f"{record.topic} took no record")
         except (errors.KafkaError, errors.IllegalOperation, AssertionError) as error:
             # As with every other record that is not taken, its own awaitable says so.
             future = asyncio.get_running_loop().create_future()
@@ -255,10 +257,10 @@ class KafkaProducer:
             message = f"{self._id} has no transaction to {how}; begin one first"
             raise RuntimeError(message)
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(self.limit_s):
                 await (kafka.commit_transaction() if how == "commit" else kafka.abort_transaction())
         except TimeoutError:
-            self.doubt(f"no answer to the {how} of {self._id} within {LIMIT_S:.0f} s")
+            self.doubt(f"no answer to the {how} of {self._id}")
         except AssertionError as error:
             # How aiokafka says that its object is dead, which the cause is not in.
             self._dead(kafka, error)
@@ -272,6 +274,7 @@ class KafkaProducer:
 
     def doubt(self, message: str) -> NoReturn:
         """No answer: the object may still be trying, so only `revive` may come next."""
+        message = f"{message} within {self.limit_s:.0f} s"
         log.warning("producer.doubt", transactional_id=self._id, cause=message)
         raise OutcomeUnknown(message)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
-from evaluator.runtime.log.kafka_client import LIMIT_S, closed, limited
-from evaluator.runtime.log.port import OffsetOutOfRange, Partition
+from evaluator.runtime.log.kafka_client import PATIENT, closed, limited
+from evaluator.runtime.log.kafka_fetch import hand_out_our_records
+from evaluator.runtime.log.port import OffsetOutOfRange, Partition, Record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from evaluator.runtime.log.port import Record
 
     Bounds = Callable[[Partition], Awaitable[tuple[int, int]]]
 
@@ -33,7 +32,7 @@ class KafkaReader:
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, Sequence[Record]]:
         """What came since the last call; waits up to `timeout_s` for something."""
         kafka = self._kafka or await self._open()
-        async with limited("read", LIMIT_S + timeout_s):
+        async with limited("read", PATIENT.limit_s + timeout_s):
             try:
                 fetched = await kafka.getmany(timeout_ms=round(timeout_s * 1000), max_records=max_records)
             except errors.OffsetOutOfRangeError as error:
@@ -42,8 +41,7 @@ class KafkaReader:
         for partition, records in fetched.items():
             place = Partition(*partition)
             self._positions[place] = records[-1].offset + 1
-            # aiokafka's record has the attributes of ours; a copy of each would cost as much as reading it.
-            found[place] = cast("Sequence[Record]", records)
+            found[place] = records
         return found
 
     async def _open(self) -> AIOKafkaConsumer:
@@ -57,6 +55,7 @@ class KafkaReader:
         except BaseException:
             await closed(kafka)
             raise
+        hand_out_our_records(kafka)
         kafka.assign([TopicPartition(*partition) for partition in self._positions])
         for partition, position in self._positions.items():
             kafka.seek(TopicPartition(*partition), position)

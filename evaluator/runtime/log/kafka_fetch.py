@@ -1,0 +1,117 @@
+"""Unpacks fetched batches to our records, instead of one call and one object of eleven fields a record.
+
+aiokafka's way costs 2.6 us a record, which is more than decoding one. Here the compiled parser is iterated batch by
+batch; what to skip (aborted transactions, markers, offsets before the position) is decided as aiokafka does,
+by its own methods. tests/kafka compares both ways on the same log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
+
+from evaluator.runtime.log.port import Record
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+_new = tuple.__new__
+
+
+def hand_out_our_records(kafka: AIOKafkaConsumer) -> None:
+    """Let the `getmany` of a started consumer return `port.Record`."""
+    kafka._fetcher._records = _Buffer()
+
+
+class _Buffer(OrderedDict[Any, Any]):
+    """Where aiokafka keeps what was fetched until somebody asks for it."""
+
+    def __setitem__(self, place: TopicPartition, fetched: Any) -> None:  # noqa: ANN401  # a result or an error
+        if isinstance(fetched, FetchResult):
+            fetched._partition_records = _Unpacked(fetched._partition_records)
+            fetched.getall = partial(_getall, fetched)
+        super().__setitem__(place, fetched)
+
+
+def _getall(fetched: FetchResult, max_records: int | None = None) -> list[Record]:
+    """What `FetchResult.getall` does: at most `max_records`, and the position moves past them."""
+    if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
+        return []
+    unpacked: _Unpacked = fetched._partition_records
+    rows = unpacked.take(max_records)
+    fetched._update_position()
+    if unpacked.is_empty:
+        fetched._partition_records = None
+    return rows
+
+
+class _Unpacked:
+    """The records of one fetched partition, a batch at a time."""
+
+    def __init__(self, packed: PartitionRecords) -> None:
+        self.next_fetch_offset: int = packed.next_fetch_offset
+        self.is_empty = False
+        self._packed, self._batches = packed, packed._records
+        # It refers to `packed`, which refers to it: a cycle that holds a megabyte until the collector comes.
+        packed._records_iterator = None
+        self._after = self.next_fetch_offset
+        self._rows: list[Record] = []
+        self._failure: CorruptRecordException | None = None
+
+    def take(self, max_records: int | None) -> list[Record]:
+        """The next records, at most `max_records`. Raises `CorruptRecordException` once those before are out."""
+        taken: list[Record] = []
+        while max_records is None or len(taken) < max_records:
+            if not self._rows and not self._unpack():
+                self._end(taken)
+                break
+            room = len(self._rows) if max_records is None else max_records - len(taken)
+            part, self._rows = self._rows[:room], self._rows[room:]
+            taken += part
+            self.next_fetch_offset = part[-1].offset + 1 if self._rows else self._after
+        return taken
+
+    def _end(self, taken: list[Record]) -> None:
+        if self._failure is None:
+            self.is_empty = True
+        elif not taken:
+            raise self._failure
+
+    def _unpack(self) -> bool:
+        """Unpack batches until there is a record; False at the end, or before a batch that is damaged."""
+        packed, batches = self._packed, self._batches
+        while self._failure is None and batches.has_next():
+            batch = batches.next_batch()
+            if packed._check_crcs and not batch.validate_crc():
+                self._failure = CorruptRecordException(f"Invalid CRC - {packed._tp}")
+                return False
+            self._after = batch.next_offset
+            if self._is_hidden(batch):
+                self.next_fetch_offset = batch.next_offset
+                continue
+            rows = [
+                _new(Record, (r.offset, r.timestamp, r.key, r.value, tuple(r.headers) if r.headers else ()))
+                for r in batch
+            ]
+            if rows and rows[0].offset < self.next_fetch_offset:
+                rows = [row for row in rows if row.offset >= self.next_fetch_offset]
+            if rows:
+                self._rows = rows
+                return True
+            self.next_fetch_offset = batch.next_offset
+        return False
+
+    def _is_hidden(self, batch: Any) -> bool:  # noqa: ANN401  # compiled, without types
+        """Whether a batch is a marker, or of a transaction that was aborted."""
+        packed = self._packed
+        if packed._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            packed._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and packed._contains_abort_marker(batch):
+                packed._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in packed._aborted_producers:
+                return True
+        return bool(batch.is_control_batch)
