@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench mutants lock clean
+.PHONY: demo test kafka lint format bench mutants lock clean
 
 demo: $(READY)
 	$(BIN)/evaluator demo
@@ -21,6 +21,11 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A broker to try things on, until Ctrl-C: Java and Maven, or Docker. It keeps nothing.
+PORT ?= 9092
+kafka:
+	$(PYTHON) tools/broker/broker.py run --port $(PORT)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/replay.py

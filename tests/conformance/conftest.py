@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from worlds import MemoryWorld, World
+from worlds import KafkaWorld, MemoryWorld, World
+
+if TYPE_CHECKING:
+    from support.cluster import Cluster
 
 
-@pytest.fixture(params=[pytest.param(MemoryWorld, id="memory")])
+@pytest.fixture(params=["memory", "kafka"])
 def world(request: pytest.FixtureRequest) -> World:
     """Where the log of this test lives."""
-    made: World = request.param()
-    return made
+    if request.param == "memory":
+        return MemoryWorld()
+    cluster: Cluster = request.getfixturevalue("kafka")
+    return KafkaWorld(cluster)

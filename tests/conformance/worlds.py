@@ -6,17 +6,24 @@ A test knows the port only. A new implementation joins by another `World` in `co
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evaluator.core.event import EpochUs
 from evaluator.runtime.clock import VirtualClock, run_virtual
+from evaluator.runtime.log.kafka import KafkaLog
 from evaluator.runtime.log.memory import MemoryLog
-from evaluator.runtime.log.port import Outgoing, Partition, TopicSpec
+from evaluator.runtime.log.port import Outgoing, Partition, StaleGeneration, TopicSpec
+from evaluator.runtime.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from evaluator.runtime.log.port import Consumer, Fetched, Log, Producer
+    from support.cluster import Cluster
+
+    from evaluator.runtime.log.kafka_consumer import KafkaConsumer
+    from evaluator.runtime.log.kafka_producer import KafkaProducer
+    from evaluator.runtime.log.port import Consumer, Fetched, Log, Producer, Rebalance
 
 NOON = EpochUs(1_700_000_000_000_000)
 POLL_S = 0.2
@@ -66,8 +73,10 @@ class Member:
         self.journal.append(("assigned", sorted(partition.index for partition in partitions)))
         for partition in partitions if self._resume else ():
             first, _ = await self._log.bounds(partition)
-            self.consumer.seek(partition, first)
-            self.consumer.resume(partition)
+            # The group may have moved on meanwhile; then it tells us again.
+            with suppress(StaleGeneration):
+                self.consumer.seek(partition, first)
+                self.consumer.resume(partition)
 
     async def follow(self, partition: Partition) -> tuple[list[int], Fetched]:
         """Poll until the partition is at its (stable) end: the offsets seen, and the last fetch."""
@@ -82,11 +91,11 @@ class Member:
 
 
 async def share(members: Sequence[Member], partitions: int) -> list[list[int]]:
-    """Poll all members until they have shared out the partitions: what each owns."""
+    """Poll all members until each has some of the partitions: what each owns."""
     for _ in range(PATIENCE):
         await asyncio.gather(*(member.consumer.poll(POLL_S, 100) for member in members))
         owned = [sorted(partition.index for partition in member.consumer.assignment()) for member in members]
-        if sorted(index for indexes in owned for index in indexes) == list(range(partitions)):
+        if all(owned) and sorted(index for indexes in owned for index in indexes) == list(range(partitions)):
             return owned
     message = f"{partitions} partitions were never shared out: {owned}"
     raise AssertionError(message)
@@ -122,3 +131,55 @@ async def transact(producer: Producer, partition: Partition, *values: bytes) -> 
 async def values(log: Log, partition: Partition, *, committed: bool = True) -> list[bytes | None]:
     """The values in the log."""
     return [record.value for record in await log.read(partition, committed=committed)]
+
+
+class _TidyLog(KafkaLog):
+    """Stops at its end what a scenario left running, as a process that exits does."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        super().__init__(settings)
+        self._left: list[Consumer | Producer] = []
+
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
+        """Remember it."""
+        made = super().consumer(group, topics, rebalance)
+        self._left.append(made)
+        return made
+
+    def producer(self, transactional_id: str) -> KafkaProducer:
+        """Remember it."""
+        made = super().producer(transactional_id)
+        self._left.append(made)
+        return made
+
+    async def close(self) -> None:
+        """Stop what is left."""
+        for client in self._left:
+            await client.stop()
+        await super().close()
+
+
+class KafkaWorld:
+    """A real cluster, on a real event loop."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._unique = cluster.name("t")
+
+    def run(self, scenario: Callable[[Log], Coroutine[Any, Any, None]]) -> None:
+        """Run on an ordinary loop."""
+
+        async def main() -> None:
+            log = _TidyLog(KafkaSettings(bootstrap_servers=self._cluster.bootstrap))
+            await log.start()
+            try:
+                async with asyncio.timeout(60):
+                    await scenario(log)
+            finally:
+                await log.close()
+
+        asyncio.run(main())
+
+    def name(self, base: str) -> str:
+        """The cluster is shared."""
+        return f"{base}-{self._unique}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.log.memory_consumer import MemoryConsumer
     from evaluator.runtime.log.memory_producer import MemoryProducer
-    from evaluator.runtime.log.memory_steps import Journal, Step
+    from evaluator.runtime.log.steps import Journal, Step
 
 NOON = EpochUs(1_700_000_000_000_000)
 ONLY = Partition("t", 0)

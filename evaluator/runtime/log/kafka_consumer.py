@@ -92,7 +92,8 @@ class KafkaConsumer(ConsumerRebalanceListener):
             **self._connection, group_id=self._group, enable_auto_commit=False, auto_offset_reset="none",
             isolation_level="read_committed", session_timeout_ms=self._patience.session_ms,
             heartbeat_interval_ms=self._patience.heartbeat_ms, max_poll_interval_ms=MAX_POLL_MS,
-            metadata_max_age_ms=60_000, fetch_max_wait_ms=FETCH_WAIT_MS, partition_assignment_strategy=(RoundRobinPartitionAssignor,),
+            metadata_max_age_ms=60_000, fetch_max_wait_ms=FETCH_WAIT_MS,
+            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
         )  # fmt: skip
         try:
             async with limited(f"join the group {self._group}"):
