@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from evaluator.cli import check_config, demo, replay, schema, simulate, version
+from evaluator.cli import check_config, demo, replay, schema, simulate, topics, version
+from evaluator.cli import run as run_command
 from evaluator.errors import EvaluatorError
 from evaluator.runtime import logs
 
@@ -28,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("run")(run_command.run)
+app.add_typer(topics.app, name="topics")
 app.command("demo")(demo.demo)
 app.command("check-config")(check_config.check_config)
 app.command("replay")(replay.replay)

@@ -102,7 +102,7 @@ def _reason(error: OSError) -> str:
     return os.strerror(number).lower() if number > 0 else error.strerror or str(error)
 
 
-async def work_until(worker: Worker, end: Awaitable[None], beside: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+async def work_until(worker: Worker, end: Awaitable[object], beside: Mapping[str, Coroutine[Any, Any, None]]) -> None:
     """Let the worker spin beside other loops until `end`, or until one of them fails, whose error is raised.
 
     The worker is asked to stop and finishes its turn; the loops beside it hold nothing and are cancelled.

@@ -10,7 +10,23 @@ from evaluator.runtime.log.port import TopicSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evaluator.runtime.settings import Settings
+
 _DAY_MS = 86_400_000
+
+_OURS = {"message.timestamp.type": "LogAppendTime"}
+"""The broker's clock on what we write: our own is compared with it."""
+
+_QUICKLY_COMPACTED = {
+    "segment.ms": "600000",
+    "segment.bytes": "67108864",
+    "min.cleanable.dirty.ratio": "0.1",
+    "max.compaction.lag.ms": "3600000",
+}
+"""Otherwise a restore reads days of records that newer ones have replaced."""
+
+EVERYTHING = -1
+"""Retention of partials: stage 2 deletes what it has merged, and only that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +38,13 @@ class Topics:
     status: str = "slo.status"
     verdicts: str = "slo.verdicts"
     dlq: str = "slo.dlq"
+    control: str = "slo.control"
+
+    @classmethod
+    def of(cls, settings: Settings) -> Topics:
+        """The names that the settings give."""
+        names = settings.topics
+        return cls(settings.app_id, names.alerts, names.status, names.verdicts, names.dlq, names.control)
 
     @property
     def partials(self) -> str:
@@ -44,7 +67,14 @@ class Topics:
             TopicSpec(self.status, 1, compact=True),
             TopicSpec(self.verdicts, 1, retention_ms=30 * _DAY_MS),
             TopicSpec(self.dlq, 1, retention_ms=14 * _DAY_MS),
+            TopicSpec(self.control, 1, compact=True),
         ]
-        internal = [TopicSpec(self.partials, shards), TopicSpec(self.state, shards, compact=True)]
-        progress = [TopicSpec(self.progress(name), n, compact=True) for name, n in source_partitions.items()]
+        state = {**_OURS, **_QUICKLY_COMPACTED}
+        internal = [
+            TopicSpec(self.partials, shards, retention_ms=EVERYTHING, settings=_OURS),
+            TopicSpec(self.state, shards, compact=True, settings=state),
+        ]
+        progress = [
+            TopicSpec(self.progress(name), n, compact=True, settings=state) for name, n in source_partitions.items()
+        ]
         return public + internal + progress

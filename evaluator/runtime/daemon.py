@@ -1,0 +1,127 @@
+"""The daemon: both stages on Kafka, the page and the metrics, until a signal.
+
+Starting is a list of things that can be wrong, each of which ends in one line: the brokers, the topics, the
+port. Nothing is joined, fenced or written before all of them are right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+import structlog
+
+from evaluator import __version__
+from evaluator.errors import EvaluatorError
+from evaluator.runtime.clock import SystemClock
+from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
+from evaluator.runtime.log.port import Log
+from evaluator.runtime.metrics import Metrics
+from evaluator.runtime.preflight import preflight
+from evaluator.runtime.service import World, build
+from evaluator.runtime.settings import Settings
+from evaluator.runtime.topics import Topics
+from evaluator.runtime.view import View
+from evaluator.runtime.web.app import make_app
+from evaluator.wire.config.load import Config
+
+if TYPE_CHECKING:
+    from evaluator.runtime.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks of the tail at what was published."""
+
+SHUT_DOWN_S = 30.0
+"""What a last commit may take. Kubernetes allows 30 s by default, our chart 40."""
+
+
+class ShutdownOverran(EvaluatorError):
+    """The last commits took too long. Nothing is lost: what was not committed is done again by the next owner."""
+
+    exit_code = 75
+
+
+class Signals:
+    """SIGTERM and SIGINT ask for an orderly end; SIGHUP does nothing yet, instead of killing us."""
+
+    def __init__(self) -> None:
+        self.stopped = asyncio.Event()
+        self.number: int | None = None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._ignore)
+
+    def _stop(self, number: int) -> None:
+        self.number = number
+        self.stopped.set()
+
+    @staticmethod
+    def _ignore() -> None:
+        log.warning("reload.unsupported", hint="restart to take a changed configuration")
+
+
+class Run(NamedTuple):
+    """What to run on what. `say` is given lines for a person."""
+
+    config: Config
+    settings: Settings
+    log: Log
+    say: Callable[[str], None]
+
+
+async def run(wish: Run) -> int:
+    """Run until a signal; returns the exit code. Raises `EvaluatorError` for everything that can be acted on."""
+    config, settings = wish.config, wish.settings
+    signals, clock = Signals(), SystemClock()
+    topics = Topics.of(settings)
+    partitions = await preflight(wish.log, config, topics, shards=settings.shards, create=settings.kafka.create_topics)
+    view = View(config.rules, clock)
+    metrics = Metrics(view)
+    world = World(
+        shards=settings.shards, commit_interval=settings.commit_interval, state_interval=settings.state_interval,
+        external_url=settings.url,
+    )  # fmt: skip
+    service = build(wish.log, config, topics, clock, world, partitions, observer=metrics)
+    metrics.attach(service.worker, service.tallies)
+    health = WorkerHealth(service.worker, clock)
+    runner = await serve(make_app(view, metrics, health), Address(*settings.web.address))
+    try:
+        log.info(
+            "evaluator.started", version=__version__, app_id=settings.app_id, config=config.rules.hash,
+            brokers=settings.kafka.bootstrap_servers, sources=sorted(partitions),
+        )  # fmt: skip
+        wish.say(f"page     {settings.url}/\nmetrics  {settings.url}/metrics\nalerts   topic {topics.alerts}")
+        tail = Tail(wish.log, topics, view, _log_alert)
+        await service.worker.start()
+        beside = {"tail": tail.follow(clock, LOOK_EVERY_S), "loop lag": metrics.watch_loop(clock)}
+        await work_until(service.worker, signals.stopped.wait(), beside)
+        log.info("evaluator.stopping", signal=signals.number)
+        await _shut_down(service.worker)
+    finally:
+        await runner.cleanup()
+    log.info("evaluator.stopped")
+    return 128 + signal.SIGINT if signals.number == signal.SIGINT else 0
+
+
+async def _shut_down(worker: Worker) -> None:
+    try:
+        async with asyncio.timeout(SHUT_DOWN_S):
+            await worker.shut_down()
+    except TimeoutError:
+        message = (f"the last commits took more than {SHUT_DOWN_S:.0f} s, so they were left; nothing is lost, "
+                   f"the next owner does them again")  # fmt: skip
+        raise ShutdownOverran(message) from None
+
+
+def _log_alert(record: bytes) -> None:
+    alert = orjson.loads(record)
+    log.info(
+        "alert.published", status=alert["status"], id=alert["id"], alertname=alert["alertname"], labels=alert["labels"],
+        summary=alert["annotations"].get("summary"), at=alert["endsAt"] or alert["firedAt"],
+    )  # fmt: skip

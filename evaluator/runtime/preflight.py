@@ -1,0 +1,141 @@
+"""What has to be right on the brokers before a process joins a group, all of it told at once.
+
+aiokafka waits for ever for a topic that it may not read and writes to one of the wrong shape without a word. So
+everything is looked at first, and each finding is one line: what, where, what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from evaluator.errors import EvaluatorError
+from evaluator.runtime.log.port import NotAuthorized, OffsetOutOfRange, Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evaluator.runtime.log.port import Log, TopicInfo, TopicSpec
+    from evaluator.runtime.topics import Topics
+    from evaluator.wire.config.load import Config
+
+log = structlog.get_logger(__name__)
+
+SAFE_REPLICATION = 3
+
+_POLICY = "cleanup.policy"
+
+
+class TopicsUnfit(EvaluatorError):
+    """Topics are missing or wrong. The message has a line for each thing to fix."""
+
+    exit_code = 1
+
+
+class Findings(NamedTuple):
+    """What keeps us from starting, and what only may turn out badly later."""
+
+    errors: list[str]
+    notes: list[str]
+
+
+async def source_partitions(log_port: Log, config: Config) -> dict[str, int]:
+    """How many partitions each source has, by its name. Raises `TopicsUnfit`, `NotAuthorized`."""
+    there = await log_port.describe([source.topic for source in config.rules.sources.values()])
+    missing = [
+        f"source {name}: topic {source.topic} does not exist; create it, or correct `topic` of the source"
+        for name, source in config.rules.sources.items()
+        if source.topic not in there
+    ]
+    if missing:
+        raise TopicsUnfit("\n".join(missing))
+    return {name: there[source.topic].partitions for name, source in config.rules.sources.items()}
+
+
+async def preflight(log_port: Log, config: Config, topics: Topics, *, shards: int, create: bool) -> dict[str, int]:
+    """Check everything, create what is missing if that is wished; how many partitions each source has.
+
+    Raises `TopicsUnfit` and `NotAuthorized`.
+    """
+    partitions = await source_partitions(log_port, config)
+    specs = topics.specs(shards, partitions)
+    if create:
+        await log_port.create(specs)
+    findings = compare(specs, await log_port.describe([spec.name for spec in specs]))
+    if findings.errors:
+        raise TopicsUnfit("\n".join(findings.errors))
+    for source in config.rules.sources.values():
+        await _may_read(log_port, source.topic)
+    return partitions
+
+
+def compare(specs: Sequence[TopicSpec], there: Mapping[str, TopicInfo]) -> Findings:
+    """How the topics differ from what we need."""
+    findings = Findings([], [])
+    for spec in specs:
+        info = there.get(spec.name)
+        if info is None:
+            findings.errors.append(f"topic {spec.name} does not exist; create it with `evaluator topics create`")
+        else:
+            _compare(spec, info, findings)
+    return findings
+
+
+def _compare(spec: TopicSpec, info: TopicInfo, findings: Findings) -> None:
+    if info.partitions < spec.partitions or (info.partitions > spec.partitions and spec.partitions > 1):
+        findings.errors.append(
+            f"topic {spec.name} has {info.partitions} partitions and needs {spec.partitions}; {_way_out(spec, info)}"
+        )
+    if info.config is None:
+        findings.notes.append(f"topic {spec.name}: its settings cannot be seen (no right to describe them)")
+        return
+    policy = info.config.get(_POLICY, "delete")
+    if policy != spec.config[_POLICY]:
+        findings.errors.append(
+            f"topic {spec.name} has {_POLICY}={policy} and needs {spec.config[_POLICY]}; "
+            f"change it with kafka-configs --alter --topic {spec.name} --add-config {_POLICY}={spec.config[_POLICY]}"
+        )
+    findings.notes.extend(
+        f"topic {spec.name} has {name}={info.config.get(name)}, `evaluator topics create` sets {value}"
+        for name, value in spec.config.items()
+        if name != _POLICY and info.config.get(name) not in {None, value}
+    )
+    findings.notes.extend(_durability(spec.name, info, info.config))
+
+
+def _way_out(spec: TopicSpec, info: TopicInfo) -> str:
+    """Source partitions may be added, shards may not change."""
+    if ".progress." in spec.name and info.partitions < spec.partitions:
+        return (f"partitions were added to the source: add them here too with kafka-topics --alter "
+                f"--topic {spec.name} --partitions {spec.partitions}")  # fmt: skip
+    if spec.name.endswith((".partials", ".state")):
+        return f"set EVALUATOR_SHARDS={info.partitions}, or use a new app_id: shards cannot be changed under one app_id"
+    return "recreate it, or use a new app_id"
+
+
+def _durability(name: str, info: TopicInfo, config: Mapping[str, str]) -> list[str]:
+    notes = []
+    if info.replication < SAFE_REPLICATION:
+        notes.append(f"topic {name} is replicated {info.replication} times; in production use {SAFE_REPLICATION}")
+    elif config.get("min.insync.replicas", "1") == "1":
+        notes.append(f"topic {name} has min.insync.replicas=1; in production use 2")
+    if config.get("unclean.leader.election.enable") == "true":
+        notes.append(f"topic {name} allows unclean leader elections, which lose acknowledged records")
+    return notes
+
+
+async def _may_read(log_port: Log, topic: str) -> None:
+    """Fetch something: without the right to read, a group member gets no partition and no error either."""
+    partition = Partition(topic, 0)
+    first, _ = await log_port.bounds(partition)
+    reader = log_port.reader({partition: first})
+    try:
+        await reader.poll(0.5, 1)
+    except OffsetOutOfRange:
+        log.info("preflight.trimmed", topic=topic)  # deleted between the two questions: it can be read
+    except NotAuthorized as error:
+        message = f"not allowed to read topic {topic}: {error}"
+        raise NotAuthorized(message) from error
+    finally:
+        await reader.stop()
