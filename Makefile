@@ -29,6 +29,7 @@ kafka:
 
 bench: $(READY)
 	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/kafka.py
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py

@@ -46,6 +46,12 @@ class StateGap(StateRefused):
         )
 
 
+class Superseded(EvaluatorError):
+    """A newer revision of the rules has been here. A task that meets it rests; the process goes on."""
+
+    exit_code = 78
+
+
 class Watchdog(EvaluatorError):
     """Something in this process does not move any more, and only a fresh start helps."""
 

@@ -16,7 +16,7 @@ from evaluator.core.partial import FutureRejection, IdleAdvance
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
 from evaluator.runtime.log.port import Outgoing, Partition
-from evaluator.runtime.task import Outbox
+from evaluator.runtime.stage import COMMIT_EARLY, Outbox, check_revision, has_passed, phase_of
 from evaluator.wire import partial as partial_wire
 from evaluator.wire import progress as progress_wire
 from evaluator.wire.dead_letter import dead_letter
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from evaluator.wire.config.load import Config
     from evaluator.wire.decode import Decoded, Rejection
 
-COMMIT_EARLY = 16 * 1024 * 1024
-"""Bytes of pending partial at which a commit does not wait for its interval: bounds memory and transaction."""
-
 LONGEST_PAUSE = 10 * SECOND
 """Fetches further apart than this are not one uninterrupted observation of an idle partition."""
+
+COMPARE_AGAIN = 30 * SECOND
+"""While our clock is distrusted an idle partition commits this often, to learn whether it still is off."""
 
 
 class Timing(NamedTuple):
@@ -85,6 +85,9 @@ class AggregateStage:
         self._announced = BEGINNING
         self._announce = True
         self._committed_at = EpochUs(0)
+        self._phase = phase_of(self.input, timing.commit_interval)
+        self._trusts_clock = True
+        self._has_compared = not timing.uses_clock
         self._prime_until = 0
         self._read_from = 0
 
@@ -142,12 +145,7 @@ class AggregateStage:
                     f"under one app_id: set EVALUATOR_SHARDS={progress.shards} or use a new app_id")  # fmt: skip
         if progress.topic != self.input.topic:
             _refuse(f"{where}: its progress was made on topic {progress.topic}; name the source anew")
-        if progress.revision > self._rules.revision:
-            _refuse(f"{where}: revision {progress.revision} of the rules ran before, this is revision "
-                    f"{self._rules.revision}; raise `revision` above it to go back on purpose")  # fmt: skip
-        if progress.revision == self._rules.revision > 0 and progress.config != self._rules.hash:
-            _refuse(f"{where}: two configurations call themselves revision {progress.revision} "
-                    f"({progress.config} ran, this is {self._rules.hash}); raise `revision`")  # fmt: skip
+        check_revision(where, progress.revision, progress.config, self._rules)
         if progress.next_offset < beginning:
             _refuse(f"{where}: offsets {progress.next_offset} to {beginning} were deleted before they were read; "
                     f"start once with --accept-data-loss to go on with a gap in coverage")  # fmt: skip
@@ -172,7 +170,7 @@ class AggregateStage:
         accepted = self._add(records[rows:], fetched.next_offset, fetched.at)
         self._read_from = fetched.next_offset
         self.lag = max(0, fetched.high_watermark - fetched.next_offset)
-        if self._timing.uses_clock:
+        if self._may_decide:
             self._observe(fetched, accepted=accepted)
 
     def _primed(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -184,7 +182,7 @@ class AggregateStage:
     def _add(self, records: Sequence[Record], next_offset: int, now: EpochUs) -> bool:
         if next_offset <= self._aggregator.next_offset and not records:
             return False
-        clock = now if self._timing.uses_clock else None
+        clock = now if self._may_decide else None
         decoded = self._decoder.decode(records, self._aggregator.table, clock, self._known_future)
         first = records[0].offset if records else next_offset
         by_clock = [FutureRejection(r.offset, r.index) for r in decoded.rejections if r.by_clock]
@@ -240,6 +238,16 @@ class AggregateStage:
         """A fetch failed or the partition was away: observation of idleness begins anew."""
         self._observed = None
 
+    def trust_clock(self, *, trusted: bool) -> None:
+        """While our clock is off the broker's, it moves no watermark and rejects no event."""
+        self._trusts_clock = trusted
+        if not trusted:
+            self._observed = None
+
+    @property
+    def _may_decide(self) -> bool:
+        return self._timing.uses_clock and self._trusts_clock
+
     def finish(self, until: EpochUs) -> None:
         """The input ended: its watermark moves to `until` (docs/semantics.md, 13)."""
         self._aggregator.idle(until)
@@ -252,19 +260,28 @@ class AggregateStage:
     # -- committing -------------------------------------------------------------------------------------
 
     def due(self, now: EpochUs) -> bool:
-        """Whether there is something new, and the interval has passed or the outbox is getting large."""
-        if not self._has_news():
+        """Whether there is something new, and our moment has come or the outbox is getting large."""
+        if not self._has_news(now):
             return False
-        return now - self._committed_at >= self._timing.commit_interval or self._weight() >= COMMIT_EARLY
+        return has_passed(self._committed_at, now, self._timing.commit_interval, self._phase) or self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the pending outbox is so large that it should go out before more is read."""
+        return self._weight() >= COMMIT_EARLY
 
     def _weight(self) -> int:
         return self._aggregator.weight + sum(len(letter.value or b"") + 512 for letter in self._letters)
 
-    def _has_news(self) -> bool:
+    def _has_news(self, now: EpochUs) -> bool:
         progress = self._progress
-        if progress is None or progress.config != self._rules.hash:
+        if progress is None or progress.config != self._rules.hash or self._compares_clocks(now):
             return True
         return self._aggregator.next_offset > progress.next_offset or self._passed_a_window_end()
+
+    def _compares_clocks(self, now: EpochUs) -> bool:
+        """Whether to commit for the broker's time alone: before our clock decides anything, and while it is off."""
+        return not self._has_compared or (not self._trusts_clock and now - self._committed_at >= COMPARE_AGAIN)
 
     def _passed_a_window_end(self) -> bool:
         """Whether a shard could decide something by this partition's watermark alone."""
@@ -273,9 +290,9 @@ class AggregateStage:
 
     def freeze(self, now: EpochUs) -> Outbox | None:
         """The partials of this commit, dead letters, and the progress that goes with them."""
-        if not self._has_news():
+        if not self._has_news(now):
             return None
-        self._committed_at = now
+        self._committed_at, self._has_compared = now, True
         before = self._progress
         if before is None:
             return self._genesis()

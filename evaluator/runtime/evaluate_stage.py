@@ -10,7 +10,7 @@ from evaluator.core.evaluate import Decisions, Evaluator
 from evaluator.core.event import EpochUs
 from evaluator.errors import StateRefused
 from evaluator.runtime.log.port import Outgoing, Partition
-from evaluator.runtime.task import Outbox
+from evaluator.runtime.stage import COMMIT_EARLY, Outbox, check_revision, has_passed, phase_of
 from evaluator.wire import partial as partial_wire
 from evaluator.wire import record as record_wire
 from evaluator.wire import state as state_wire
@@ -57,12 +57,16 @@ class EvaluateStage:
         self.own = Partition(topics.state, shard)
         self.transactional_id = f"{topics.app_id}.evaluate.{shard}"
         self.next_offset = 0
+        # How far the partials are merged by what is committed.
+        self.merged_until = 0
         self._rules, self._shards, self._topics, self._publishing = rules, shards, topics, publishing
         self._evaluator = Evaluator(rules)
         self._meta: state_wire.Meta | None = None
         self._decided = Decisions()
         self._unpublished: list[Transition] = []
         self._committed_at = EpochUs(0)
+        self._phase = phase_of(self.input, publishing.state_interval)
+        self._merged_bytes = 0
 
     @property
     def sources(self) -> dict[str, SourceState]:
@@ -90,18 +94,16 @@ class EvaluateStage:
             return
         self._check(meta, bounds)
         self._evaluator = Evaluator(self._rules, snapshot)
-        self.next_offset = meta.next_offset
+        self.next_offset = self.merged_until = meta.next_offset
         self._take_decisions()
 
     def _check(self, meta: state_wire.Meta, bounds: tuple[int, int]) -> None:
         where = f"shard {self.input.index} ({self.own.topic})"
+        check_revision(where, meta.revision, meta.config, self._rules)
         message = None
         if meta.shards != self._shards:
             message = (f"ran with {meta.shards} shards, now {self._shards}; shards cannot be changed under one "
                        f"app_id: set EVALUATOR_SHARDS={meta.shards} or use a new app_id")  # fmt: skip
-        elif meta.revision > self._rules.revision:
-            message = (f"revision {meta.revision} of the rules ran before, this is revision {self._rules.revision}; "
-                       f"raise `revision` above it to go back on purpose")  # fmt: skip
         elif not bounds[0] <= meta.next_offset <= bounds[1]:
             message = (f"its next partial is at offset {meta.next_offset}, the log holds {bounds[0]} to {bounds[1]}; "
                        f"partials were deleted or the topic recreated: use a new app_id")  # fmt: skip
@@ -112,10 +114,17 @@ class EvaluateStage:
     # -- steady -----------------------------------------------------------------------------------------
 
     def apply(self, fetched: Fetched) -> None:
-        """Merge the partials that were fetched, and decide what they ripened."""
+        """Merge the partials that were fetched, and decide what they ripened.
+
+        Raises `Superseded` before the first one that was made under a newer revision of the rules is merged.
+        """
         for record in fetched.records:
             if record.value is not None:
-                self._evaluator.merge(partial_wire.decode(record.value))
+                partial = partial_wire.decode(record.value)
+                where = f"shard {self.input.index} (a partial of {partial.source} {partial.partition})"
+                check_revision(where, partial.origin.revision, partial.origin.config, self._rules)
+                self._evaluator.merge(partial)
+                self._merged_bytes += len(record.value)
         self.next_offset = fetched.next_offset
         if fetched.records:
             self._take_decisions()
@@ -126,14 +135,25 @@ class EvaluateStage:
         if self._publishing.verdicts:
             self._decided.verdicts += decided.verdicts
 
+    def interrupted(self) -> None:
+        """Partials carry their own chain."""
+
+    def trust_clock(self, *, trusted: bool) -> None:
+        """No clock decides anything here."""
+
     # -- committing -------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much was merged since the last freeze that its commit should go out before more is read."""
+        return self._merged_bytes >= COMMIT_EARLY
 
     def due(self, now: EpochUs) -> bool:
         """At once when there are transitions, else every so often while there is something new."""
         if self._decided.transitions or self._is_new_config():
             return True
         moved = self._meta is None or self.next_offset > self._meta.next_offset
-        return moved and now - self._committed_at >= self._publishing.state_interval
+        return moved and has_passed(self._committed_at, now, self._publishing.state_interval, self._phase)
 
     def _is_new_config(self) -> bool:
         return self._meta is None or self._meta.config != self._rules.hash
@@ -141,9 +161,10 @@ class EvaluateStage:
     def freeze(self, now: EpochUs) -> Outbox | None:
         """Transitions, status, verdicts, what changed of the state, and the progress that goes with them."""
         moved = self._meta is None or self.next_offset > self._meta.next_offset
+        self._committed_at = now
         if not (moved or self._decided.transitions or self._is_new_config()):
             return None
-        self._committed_at = now
+        self._merged_bytes = 0
         decided, self._decided = self._decided, Decisions()
         sequence = 0 if self._meta is None else self._meta.sequence + 1
         self._meta = state_wire.Meta(
@@ -212,6 +233,7 @@ class EvaluateStage:
             self.tallies["alerts", transition.status] += 1
             self.alert_delays.append(now - transition.at)
         self._unpublished = []
+        self.merged_until = 0 if self._meta is None else self._meta.next_offset
         self.tallies.update(self._evaluator.tallies)
         self._evaluator.tallies.clear()
 

@@ -14,7 +14,9 @@ import structlog
 from aiohttp import web
 
 from evaluator.errors import UsageError
+from evaluator.runtime.crew import Crew
 from evaluator.runtime.log.follow import Follower
+from evaluator.runtime.log.port import KafkaUnreachable, OffsetOutOfRange
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STUCK_AFTER_S = 60.0
-"""A turn takes milliseconds, a commit seconds at the worst; a minute without one is not going to end."""
+"""A turn takes milliseconds, one that gives partitions up ten seconds; a minute without one is not going to end."""
 
 
 class Tail:
@@ -40,10 +42,22 @@ class Tail:
         self._status, self._alerts = Follower(log_port, topics.status), Follower(log_port, topics.alerts)
 
     async def follow(self, clock: Clock, every_s: float) -> None:
-        """Look for news every so often, for ever."""
-        while True:
-            await self.look()
-            await clock.sleep(every_s)
+        """Look for news every so often, for ever. Without brokers nothing is new."""
+        try:
+            while True:
+                try:
+                    await self.look()
+                except (KafkaUnreachable, OffsetOutOfRange) as error:
+                    log.warning("tail.failed", cause=str(error))
+                    await self.stop()
+                await clock.sleep(every_s)
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Release the connections; the next look begins anew."""
+        await self._status.stop()
+        await self._alerts.stop()
 
     async def look(self) -> None:
         """Take in what was committed since the last look."""
@@ -67,10 +81,16 @@ class WorkerHealth:
         return silence < STUCK_AFTER_S, f"last turn {silence:.1f} s ago"
 
     def ready(self) -> tuple[bool, str]:
-        """Every assigned partition has a running task."""
+        """What the groups gave us runs, or has waited for less than a minute; and nobody asked us to end.
+
+        Being behind is a metric: a rollout must not wait for a backlog. Neither for a task that rests because a
+        newer revision of the rules is at work.
+        """
+        if self._worker.is_stopping:
+            return False, "stopping"
         crews = (self._worker.aggregate, self._worker.evaluate)
-        running = sum(len(crew.tasks) for crew in crews)
-        return running > 0 and all(crew.is_settled for crew in crews), f"{running} tasks run"
+        running, waiting = (sum(len(of(crew)) for crew in crews) for of in (Crew.running, Crew.unsettled))
+        return self._worker.watch.is_ready, f"{running} tasks run, {waiting} partitions wait for theirs"
 
 
 class Address(NamedTuple):

@@ -145,7 +145,8 @@ class _Run:
             await self._worker.turn()
         await self._worker.aggregate.commit_all()
         await self._worker.evaluate.poll(0, 1 << 30)
-        await self._worker.evaluate.commit_due()
+        self._worker.evaluate.commit_due()
+        await self._worker.evaluate.finish()
         await self._log.trim(partition, self._stage(partition).next_offset)
         for stage in self._worker.shard_stages():
             await self._log.trim(stage.input, stage.next_offset)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator import __version__
 from evaluator.core.event import SECOND
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
+from evaluator.runtime.crew import Crew
 from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
-from evaluator.runtime.task import Unobserved
-from evaluator.runtime.worker import Crew, Pace, Worker
+from evaluator.runtime.stage import Unobserved
+from evaluator.runtime.worker import Pace, Worker
 from evaluator.wire.record import Publisher
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from evaluator.core.partial import ClockDecision
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Log, Partition
-    from evaluator.runtime.task import Observer, Stage
+    from evaluator.runtime.stage import Observer, Stage
     from evaluator.runtime.topics import Topics
     from evaluator.wire.config.load import Config
 
@@ -78,6 +79,7 @@ def build(
 
     watch = observer if observer is not None else Unobserved()
     worker = Worker(
+        log,
         Crew(f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch),
         Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch),
         config.rules,

@@ -2,125 +2,54 @@
 
     take over:  start the producer (fences, decides what an earlier owner left open)
                 -> read the own compacted partition -> restore -> genesis at the first run -> seek, resume
-    steady:     apply what was fetched; when due: freeze -> commit
-    commit:     bump the epoch -> begin -> send all -> await every send -> commit
+    steady:     apply what was fetched; when due: freeze -> deliver, while reading goes on
 
-A stage is plain and synchronous; everything that can fail half-way is here. Progress is a record in the same
-transaction as the output, so that whatever dies wherever, output and progress agree. Each transaction has
-an epoch of its own: a commit that arrives late cannot hit the next one, and an owner that was replaced
-learns it before anything of it becomes visible.
+States: restoring, then running and suspended in turns as the group gives and takes, then lost; or paused, where
+a newer revision of the rules is at work.
+
+A stage is plain and synchronous; everything that can fail half-way is here and in `delivery`. Progress is a
+record in the same transaction as the output, so that whatever dies wherever, output and progress agree. Each
+transaction has an epoch of its own: a commit that arrives late cannot hit the next one, and an owner that was
+replaced learns it before anything of it becomes visible.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from evaluator.errors import StateRefused
-from evaluator.runtime.log.port import Fenced, OutcomeUnknown, Outgoing, Partition, SendFailed
+from evaluator.core.event import SECOND
+from evaluator.runtime.delivery import Delivery
 
 if TYPE_CHECKING:
-    from evaluator.core.event import EpochUs
+    from collections.abc import Sequence
+
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Fetched, Log, Producer, Record
+    from evaluator.runtime.delivery import Stamp
+    from evaluator.runtime.log.port import Fetched, Log, Record
+    from evaluator.runtime.stage import Observer, Outbox, Stage
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS = 8
-"""Tries of one outbox before the task gives up: enough for a leader move, few enough to be seen in a minute."""
+DISTRUST_AFTER = 5 * SECOND
+"""How far our clock may be off the broker's. Well above what NTP leaves, well below what makes alerts wrong."""
 
-BACKOFF_S = 0.5
+SLOW_RESTORE_S = 1.0
+"""A restore that took longer is followed by another question to the group."""
 
+IDLE_S = 86_400.0
+"""The brokers forget a transactional id after seven days without a transaction (by default); a day is safe."""
 
-class Outbox(NamedTuple):
-    """What one transaction must write, progress included. `sequence` is how it is found again."""
-
-    sequence: int
-    records: Sequence[Outgoing]
-
-
-class Stage(Protocol):
-    """What a task drives. Pure: no waiting, no clock but the times it is given."""
-
-    @property
-    def name(self) -> str:
-        """`aggregate` or `evaluate`."""
-
-    @property
-    def input(self) -> Partition:
-        """The partition that is read."""
-
-    @property
-    def own(self) -> Partition:
-        """The compacted partition that holds the stage's progress and state; this task is its only writer."""
-
-    @property
-    def transactional_id(self) -> str:
-        """The id whose producer is the right to write for this partition."""
-
-    @property
-    def next_offset(self) -> int:
-        """Where to read on."""
-
-    def restore(self, records: Sequence[Record], bounds: tuple[int, int], last: Record | None) -> None:
-        """Become what the records of `own` (oldest first) say.
-
-        `bounds` are those of the input, `last` is the input's record that was consumed last, if it is still
-        there. Raises `StateRefused`.
-        """
-
-    def last_offset(self, records: Sequence[Record]) -> int | None:
-        """The offset of the record consumed last, according to the records of `own`."""
-
-    def sequence_of(self, records: Sequence[Record]) -> int | None:
-        """The newest committed sequence among records of `own`."""
-
-    def apply(self, fetched: Fetched) -> None:
-        """Take in what one fetch of the input returned, also when that is nothing."""
-
-    def due(self, now: EpochUs) -> bool:
-        """Whether it is time to commit."""
-
-    def freeze(self, now: EpochUs) -> Outbox | None:
-        """What is to be written since the last freeze; None when there is nothing."""
-
-    def committed(self, now: EpochUs) -> None:
-        """The last frozen outbox is visible."""
+Confirm: TypeAlias = Callable[[], Awaitable[None]]
+"""Asks the group whether the partition is ours. Raises `StaleGeneration`."""
 
 
-class Observer(Protocol):
-    """Told about what took time or went wrong; the metrics implement it."""
-
-    def restored(self, seconds: float) -> None:
-        """A task took a partition over."""
-
-    def committed(self, stage: str, seconds: float) -> None:
-        """A transaction is visible."""
-
-    def retried(self, stage: str) -> None:
-        """A transaction has to be tried again."""
-
-    def fenced(self) -> None:
-        """A producer was fenced."""
-
-
-class Unobserved:
-    """Nobody looks: replay and simulation."""
-
-    def restored(self, seconds: float) -> None:
-        """Nothing."""
-
-    def committed(self, stage: str, seconds: float) -> None:
-        """Nothing."""
-
-    def retried(self, stage: str) -> None:
-        """Nothing."""
-
-    def fenced(self) -> None:
-        """Nothing."""
+async def nobody_asks() -> None:
+    """For a task outside any group."""
 
 
 class TaskState(StrEnum):
@@ -129,30 +58,44 @@ class TaskState(StrEnum):
     RESTORING = "restoring"
     RUNNING = "running"
     SUSPENDED = "suspended"
+    PAUSED = "paused"
     LOST = "lost"
 
 
 class Task:
-    """Drives one stage. Not for concurrent use: the worker calls it from one place at a time."""
+    """Drives one stage. Commits may overlap `apply`; they wait for each other."""
 
     def __init__(self, stage: Stage, log_port: Log, clock: Clock, observer: Observer) -> None:
         self.stage = stage
         self.state = TaskState.RESTORING
+        self.trusts_clock = True
         self._log, self._clock, self._observe = log_port, clock, observer
-        self._producer: Producer = log_port.producer(stage.transactional_id)
+        self._delivery = Delivery(stage, log_port, clock, observer)
+        self._committing = asyncio.Lock()
         self._unsent: Outbox | None = None
+        self._used_at = clock.monotonic()
 
-    async def take_over(self) -> None:
-        """Fence the former owner, restore, and write the genesis at the first run. Raises `StateRefused`."""
+    # -- taking over --------------------------------------------------------------------------------------
+
+    async def take_over(self, confirm: Confirm = nobody_asks) -> None:
+        """Fence the former owner, restore, and write the genesis at the first run; then `resume` may come.
+
+        Nobody is fenced before the group has confirmed that the partition is ours: a process that was frozen
+        may have lost it. Raises what `confirm` raises, `Fenced`, `StateRefused`, `Superseded`.
+        """
+        await confirm()
         began = self._clock.monotonic()
-        await self._producer.start()
+        await self._delivery.start()
         records = await self._log.read(self.stage.own)
         bounds = await self._log.bounds(self.stage.input)
         self.stage.restore(records, bounds, await self._last_consumed(records, bounds))
+        if self._clock.monotonic() - began > SLOW_RESTORE_S:
+            await confirm()
         await self.commit()
         self._observe.restored(self._clock.monotonic() - began)
-        self.state = TaskState.RUNNING
-        log.info("task.restored", stage=self.stage.name, partition=str(self.stage.input), offset=self.stage.next_offset)
+        self._used_at = self._clock.monotonic()
+        self.state = TaskState.SUSPENDED
+        log.info("task.restored", stage=self.stage.name, partition=self.where, offset=self.stage.next_offset)
 
     async def _last_consumed(self, records: Sequence[Record], bounds: tuple[int, int]) -> Record | None:
         offset = self.stage.last_offset(records)
@@ -161,68 +104,68 @@ class Task:
         found = await self._log.read(self.stage.input, offset, limit=1)
         return next((record for record in found if record.offset == offset), None)
 
+    # -- steady -------------------------------------------------------------------------------------------
+
     def apply(self, fetched: Fetched) -> None:
-        """Hand what was fetched to the stage."""
+        """Hand what was fetched to the stage. Raises `Superseded`."""
         self.stage.apply(fetched)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a commit should begin now: at most one is under way."""
+        return not self.is_committing and self.stage.due(self._clock.now())
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether a commit is under way."""
+        return self._committing.locked()
+
     async def commit(self) -> None:
-        """Write what is new, all of it or nothing. Raises `Fenced` when another process owns the partition."""
-        began = self._clock.monotonic()
-        if self._unsent is None:
-            self._unsent = self.stage.freeze(self._clock.now())
-        if self._unsent is None:
-            return
-        await self._deliver(self._unsent)
-        self._unsent = None
-        self.stage.committed(self._clock.now())
-        self._observe.committed(self.stage.name, self._clock.monotonic() - began)
-
-    async def _deliver(self, outbox: Outbox) -> None:
-        """Send the same frozen outbox until it is visible."""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                self._observe.retried(self.stage.name)
-                await self._clock.sleep(BACKOFF_S * 2 ** (attempt - 1))
-            try:
-                await self._attempt(outbox)
-            except SendFailed as error:
-                log.warning("commit.send_failed", partition=str(self.stage.input), error=str(error))
-                await self._producer.abort()
-            except OutcomeUnknown:
-                # The client may still be retrying under the old epoch: only a new one may bump past it.
-                await self._producer.revive()
-                if await self._is_visible(outbox):
-                    return
-            except Fenced:
-                # A stale owner's bump can abort our transaction once. The next bump tells who owns the id:
-                # it succeeds for the owner and raises for everybody else.
-                self._observe.fenced()
-                await self._producer.bump()
-                if await self._is_visible(outbox):
-                    return
-            else:
+        """Write what is new, all of it or nothing, after the commit under way. Raises as `Delivery.deliver`."""
+        async with self._committing:
+            began = self._clock.monotonic()
+            if self._unsent is None:
+                self._unsent = self.stage.freeze(self._clock.now())
+            if self._unsent is None:
                 return
-        message = (
-            f"{self.stage.name} of {self.stage.input.topic}/{self.stage.input.index}: a commit failed "
-            f"{ATTEMPTS} times; see the log above for the cause"
-        )
-        raise SendFailed(message)
+            stamp = await self._delivery.deliver(self._unsent)
+            self._unsent = None
+            self._used_at = self._clock.monotonic()
+            if stamp is not None:
+                self._compare_clocks(stamp)
+            self.stage.committed(self._clock.now())
+            self._observe.committed(self.stage.name, self._used_at - began)
 
-    async def _attempt(self, outbox: Outbox) -> None:
-        await self._producer.bump()
-        self._producer.begin()
-        sends = [await self._producer.send(record) for record in outbox.records]
-        for send in sends:
-            # A failed send does not fail the commit: without this the commit would succeed without it.
-            await send
-        await self._producer.commit()
+    def _compare_clocks(self, stamp: Stamp) -> None:
+        """Our clock is off where the broker appended before we sent or after we knew, by more than a tolerance."""
+        if stamp.appended_ms < 0:
+            return
+        appended = stamp.appended_ms * 1000
+        early, late = stamp.sent - DISTRUST_AFTER - appended, appended - stamp.acknowledged - DISTRUST_AFTER
+        trusted = early <= 0 and late <= 0
+        if trusted == self.trusts_clock:
+            return
+        off_s = round(max(stamp.sent - appended, appended - stamp.acknowledged) / SECOND, 3)
+        if trusted:
+            log.info("clock.trusted", partition=self.where)
+        else:
+            hint = "until they agree no clock decides anything; check NTP here and on the brokers"
+            log.warning("clock.distrusted", partition=self.where, off_the_brokers_s=off_s, hint=hint)
+        self.trusts_clock = trusted
+        self.stage.trust_clock(trusted=trusted)
 
-    async def _is_visible(self, outbox: Outbox) -> bool:
-        newest = self.stage.sequence_of(await self._log.read(self.stage.own))
-        if newest is not None and newest > outbox.sequence:
-            message = f"{self.stage.own}: sequence {newest} was written by another owner, ours is {outbox.sequence}"
-            raise StateRefused(message)
-        return newest == outbox.sequence
+    @property
+    def is_idle(self) -> bool:
+        """Whether the transactional id was not used for so long that it is to be kept alive."""
+        return not self.is_committing and self._clock.monotonic() - self._used_at > IDLE_S
+
+    async def keep_alive(self) -> None:
+        """Use the transactional id without writing anything. Raises `Fenced`."""
+        async with self._committing:
+            self._used_at = self._clock.monotonic()
+            await self._delivery.keep_alive()
+
+    # -- leaving ------------------------------------------------------------------------------------------
 
     def suspend(self) -> None:
         """The partition was taken away; memory and producer are kept in case it comes back."""
@@ -232,7 +175,17 @@ class Task:
         """The partition came back. Had another owned it meanwhile, the next commit is fenced."""
         self.state = TaskState.RUNNING
 
+    def pause(self) -> None:
+        """A newer revision of the rules ran here: its owners go on, we keep off."""
+        self.state = TaskState.PAUSED
+
     async def stop(self) -> None:
         """Release the producer."""
-        self.state = TaskState.LOST
-        await self._producer.stop()
+        if self.state is not TaskState.PAUSED:
+            self.state = TaskState.LOST
+        await self._delivery.stop()
+
+    @property
+    def where(self) -> str:
+        """The input partition, for people."""
+        return f"{self.stage.input.topic}/{self.stage.input.index}"

@@ -18,6 +18,7 @@ from evaluator.runtime.worker import Pace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from evaluator.runtime.stage import Observer
     from evaluator.runtime.worker import Worker
     from evaluator.wire.config.load import Config
 
@@ -50,12 +51,15 @@ class Cluster:
             for value in values
         ])  # fmt: skip
 
-    async def process(self, step: Callable[[str], Awaitable[None]] | None = None) -> Worker:
+    async def process(
+        self, step: Callable[[str], Awaitable[None]] | None = None, *, config: Config | None = None,
+        observer: Observer | None = None,
+    ) -> Worker:  # fmt: skip
         """Start a process; `step` is awaited around everything that it does to the log."""
-        log = self.log.connect(step=step)
-        partitions = await prepare(log, self.config, TOPICS, self.shards)
+        log, config = self.log.connect(step=step), config or self.config
+        partitions = await prepare(log, config, TOPICS, self.shards)
         world = World(self.shards, SECOND, 5 * SECOND, Pace(7, 0.2))
-        worker = build(log, self.config, TOPICS, self.clock, world, partitions).worker
+        worker = build(log, config, TOPICS, self.clock, world, partitions, observer=observer).worker
         await worker.start()
         return worker
 

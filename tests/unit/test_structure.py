@@ -50,7 +50,7 @@ def test_a_module_reads_neither_clocks_nor_the_environment(path: Path) -> None:
     where = str(path.relative_to(PACKAGE))
     assert where == "runtime/clock.py" or not uses(path, CLOCKS)
     assert where == "runtime/settings.py" or not uses(path, ENVIRONMENT)
-    assert where == "runtime/log/kafka.py" or not imports(path, "aiokafka")
+    assert where.startswith("runtime/log/kafka") or not imports(path, "aiokafka")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -7,16 +7,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from evaluator.core.event import SECOND, EpochUs
 from evaluator.errors import StateRefused
 from evaluator.runtime.clock import VirtualClock, run_virtual
+from evaluator.runtime.delivery import ATTEMPTS
 from evaluator.runtime.log.memory import MemoryLog
-from evaluator.runtime.log.port import Fenced, OutcomeUnknown, Outgoing, Partition, SendFailed, TopicSpec
-from evaluator.runtime.task import ATTEMPTS, Outbox, Task, Unobserved
+from evaluator.runtime.log.port import (
+    Fenced,
+    KafkaUnreachable,
+    OutcomeUnknown,
+    Outgoing,
+    Partition,
+    RecordTooLarge,
+    SendFailed,
+    StaleGeneration,
+    TopicSpec,
+)
+from evaluator.runtime.stage import Outbox, Unobserved
+from evaluator.runtime.task import IDLE_S, SLOW_RESTORE_S, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evaluator.core.event import EpochUs
+    from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Fetched, Record
 
 OUT, OWN, IN = Partition("out", 0), Partition("own", 0), Partition("in", 0)
@@ -29,6 +42,7 @@ class Numbers:
     input, own = IN, OWN
     transactional_id = "app.numbers.0"
     next_offset = 0
+    is_full = False
 
     def __init__(self, size: int = 1) -> None:
         self.sequence = -1
@@ -49,6 +63,12 @@ class Numbers:
     def apply(self, fetched: Fetched) -> None:
         raise NotImplementedError
 
+    def interrupted(self) -> None:
+        self.journal.append("interrupted")
+
+    def trust_clock(self, *, trusted: bool) -> None:
+        self.journal.append("trusts" if trusted else "distrusts")
+
     def due(self, now: EpochUs) -> bool:
         return True
 
@@ -65,9 +85,10 @@ class Numbers:
 
 
 class Faults:
-    """Raises the given error at the n-th time of a step."""
+    """Raises the given error at the n-th time of a step; every step takes `seconds`."""
 
     def __init__(self) -> None:
+        self.seconds = 0.0
         self.planned: dict[tuple[str, int], Exception] = {}
         self.seen: dict[str, int] = {}
 
@@ -76,6 +97,8 @@ class Faults:
 
     async def step(self, name: str) -> None:
         self.seen[name] = self.seen.get(name, 0) + 1
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
         error = self.planned.pop((name, self.seen[name]), None)
         if error is not None:
             raise error
@@ -165,3 +188,170 @@ def test_a_sequence_of_another_owner_is_never_overwritten() -> None:
             await task.commit()
 
     run_virtual(main())
+
+
+def test_a_producer_that_cannot_be_revived_for_minutes_is_revived_when_it_can() -> None:
+    async def main() -> tuple[list[bytes | None], float]:
+        faults = Faults()
+        task, log = await running(faults)
+        faults.at("producer.commit:after", 1, OutcomeUnknown("no answer"))
+        for time in range(2, 32):
+            faults.at("producer.bump:before", time, KafkaUnreachable("no broker") if time % 2 else OutcomeUnknown("?"))
+        began = asyncio.get_running_loop().time()
+        await task.commit()
+        return await committed(log), asyncio.get_running_loop().time() - began
+
+    seen, took = run_virtual(main())
+    assert seen == [b"0", b"1"]
+    assert 240 < took < 310
+
+
+def test_an_abort_without_an_answer_is_followed_by_a_new_client_and_the_same_outbox() -> None:
+    async def main() -> tuple[list[bytes | None], list[str]]:
+        faults, stage = Faults(), Numbers()
+        task, log = await running(faults, stage)
+        stage.journal.clear()
+        faults.at("producer.send:before", 2, SendFailed("refused"))
+        faults.at("producer.abort:before", 1, OutcomeUnknown("no answer"))
+        await task.commit()
+        return await committed(log), stage.journal
+
+    assert run_virtual(main()) == ([b"0", b"1"], ["freeze", "committed"])
+
+
+def test_a_record_that_is_too_large_is_not_tried_again() -> None:
+    async def main() -> int:
+        faults = Faults()
+        stage = Numbers()
+        task, _ = await running(faults, stage)
+        stage.size = 2000
+        with pytest.raises(RecordTooLarge, match="2001 bytes is too large for topic out"):
+            await task.commit()
+        return faults.seen["producer.bump:before"]
+
+    assert run_virtual(main()) == 1
+
+
+def test_what_is_applied_during_a_commit_belongs_to_the_next_one() -> None:
+    async def main() -> tuple[list[str], list[bytes | None]]:
+        faults, stage = Faults(), Numbers()
+        task, log = await running(faults, stage)
+        stage.journal.clear()
+        faults.seconds = 0.1
+        first, second = asyncio.create_task(task.commit()), asyncio.create_task(task.commit())
+        await asyncio.sleep(0)
+        assert task.is_committing
+        assert not task.is_due
+        await asyncio.gather(first, second)
+        return stage.journal, await committed(log)
+
+    journal, seen = run_virtual(main())
+    assert journal == ["freeze", "committed", "freeze", "committed"]
+    assert seen == [b"0", b"1", b"2"]
+
+
+def test_nobody_is_fenced_before_the_group_has_confirmed() -> None:
+    async def main() -> list[str]:
+        faults = Faults()
+        log = MemoryLog(clock=VirtualClock(asyncio.get_running_loop()), step=faults.step)
+        task = Task(Numbers(), log, VirtualClock(asyncio.get_running_loop()), Unobserved())
+
+        async def refuse() -> None:
+            message = "the group has moved on"
+            raise StaleGeneration(message)
+
+        with pytest.raises(StaleGeneration):
+            await task.take_over(refuse)
+        return list(faults.seen)
+
+    assert run_virtual(main()) == []
+
+
+@pytest.mark.parametrize(("seconds", "questions"), [(0.0, 1), (2 * SLOW_RESTORE_S, 2)])
+def test_the_group_is_asked_again_after_a_slow_restore(seconds: float, questions: int) -> None:
+    async def main() -> int:
+        clock = VirtualClock(asyncio.get_running_loop())
+        asked = 0
+
+        async def confirm() -> None:
+            nonlocal asked
+            asked += 1
+
+        async def step(name: str) -> None:
+            if name == "log.read:before":
+                await clock.sleep(seconds)
+
+        log = MemoryLog(clock=clock, step=step)
+        await log.create([TopicSpec("out", 1), TopicSpec("own", 1, compact=True), TopicSpec("in", 1)])
+        await Task(Numbers(), log, clock, Unobserved()).take_over(confirm)
+        return asked
+
+    assert run_virtual(main()) == questions
+
+
+class Shifted:
+    """Another clock, whose time of day is off by `seconds`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.seconds = 0
+        self._clock = clock
+
+    def now(self) -> EpochUs:
+        return EpochUs(self._clock.now() + self.seconds * SECOND)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+
+@pytest.mark.parametrize(("off", "trusted"), [(0, True), (4, True), (-4, True), (6, False), (-6, False)])
+def test_a_clock_more_than_five_seconds_off_the_brokers_is_not_trusted(off: int, trusted: bool) -> None:  # noqa: FBT001  # a parameter of the test
+    async def main() -> tuple[bool, list[str]]:
+        clock = VirtualClock(asyncio.get_running_loop(), EpochUs(10**15))
+        log, stage, ours = MemoryLog(clock=clock), Numbers(), Shifted(clock)
+        await log.create([TopicSpec("out", 1), TopicSpec("own", 1, compact=True), TopicSpec("in", 1)])
+        task = Task(stage, log, ours, Unobserved())
+        await task.take_over()
+        ours.seconds = off
+        await task.commit()
+        await task.commit()
+        was = task.trusts_clock
+        ours.seconds = 0
+        await task.commit()
+        return was, [entry for entry in stage.journal if "trusts" in entry]
+
+    assert run_virtual(main()) == (trusted, [] if trusted else ["distrusts", "trusts"])
+
+
+def test_a_commit_that_took_long_is_no_reason_to_distrust_the_clock() -> None:
+    async def main() -> bool:
+        clock = VirtualClock(asyncio.get_running_loop())
+
+        async def step(name: str) -> None:
+            if name.startswith("producer.send"):
+                await clock.sleep(30)
+
+        log = MemoryLog(clock=clock, step=step, transaction_timeout_s=600)
+        await log.create([TopicSpec("out", 1), TopicSpec("own", 1, compact=True), TopicSpec("in", 1)])
+        task = Task(Numbers(), log, clock, Unobserved())
+        await task.take_over()
+        return task.trusts_clock
+
+    assert run_virtual(main())
+
+
+def test_an_idle_task_uses_its_transactional_id_once_a_day() -> None:
+    async def main() -> list[tuple[bool, int]]:
+        faults = Faults()
+        task, _ = await running(faults)
+        seen = []
+        for hours in (23, 2, 23):
+            await asyncio.sleep(hours * IDLE_S / 24)
+            seen.append((task.is_idle, faults.seen.get("producer.bump:before", 0)))
+            if task.is_idle:
+                await task.keep_alive()
+        return seen
+
+    assert run_virtual(main()) == [(False, 0), (True, 0), (False, 1)]

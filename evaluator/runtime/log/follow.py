@@ -14,7 +14,10 @@ AT_ONCE = 10_000
 
 
 class Follower:
-    """All partitions of one topic, from their beginnings. `positions` says how far each was read."""
+    """All partitions of one topic, from their beginnings. `positions` says how far each was read.
+
+    After `stop`, or an error, it goes on where it stands.
+    """
 
     def __init__(self, log: Log, topic: str) -> None:
         self.positions: dict[Partition, int] = {}
@@ -34,10 +37,13 @@ class Follower:
 
     async def _open(self) -> Reader:
         partitions = [Partition(self._topic, index) for index in range(await self._log.partitions(self._topic))]
-        self.positions = {partition: (await self._log.bounds(partition))[0] for partition in partitions}
+        for partition in partitions:
+            first, _ = await self._log.bounds(partition)
+            self.positions[partition] = max(first, self.positions.get(partition, first))
         return self._log.reader(self.positions)
 
     async def stop(self) -> None:
         """Release the connections."""
-        if self._reader is not None:
-            await self._reader.stop()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.stop()

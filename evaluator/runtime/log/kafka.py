@@ -14,7 +14,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from evaluator.runtime.log.kafka_client import PATIENT, Patience, closed, connection, limited, probe, translated
+from evaluator.runtime.log.kafka_client import (
+    PATIENT,
+    Patience,
+    closed,
+    connection,
+    limited,
+    probe,
+    started,
+    translated,
+)
 from evaluator.runtime.log.kafka_consumer import KafkaConsumer
 from evaluator.runtime.log.kafka_producer import BATCH_BYTES, KafkaProducer
 from evaluator.runtime.log.kafka_reader import KafkaReader
@@ -64,7 +73,7 @@ class KafkaLog:
         self._connection = connection(self._settings, self._client_id)
         await probe(self._settings, self._client_id)
         admin = AIOKafkaAdminClient(**self._connection)
-        await _started(admin)
+        await started(admin)
         self._admin = admin
 
     async def close(self) -> None:
@@ -144,7 +153,7 @@ class KafkaLog:
                 asker = AIOKafkaConsumer(
                     **self._connected(), enable_auto_commit=False, auto_offset_reset="none", isolation_level=isolation
                 )
-                await _started(asker)
+                await started(asker)
                 self._askers[committed] = asker
             return asker
 
@@ -259,19 +268,9 @@ class KafkaLog:
                 writer = AIOKafkaProducer(
                     **self._connected(), enable_idempotence=True, max_batch_size=BATCH_BYTES, linger_ms=5
                 )
-                await _started(writer)
+                await started(writer)
                 self._writer = writer
             return self._writer
-
-
-async def _started(client: Any) -> None:  # noqa: ANN401  # clients of aiokafka have no common type
-    """Start a client; one that could not start is closed."""
-    try:
-        async with limited("connect"):
-            await client.start()
-    except BaseException:
-        await closed(client)
-        raise
 
 
 def _new_topic(spec: TopicSpec, brokers: int) -> NewTopic:

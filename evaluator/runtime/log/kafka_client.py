@@ -186,6 +186,18 @@ def _words(argument: object) -> str:
     return ", ".join(sorted(map(str, argument))) if isinstance(argument, (set, frozenset)) else str(argument)
 
 
+async def started(client: Any, what: str = "connect", seconds: float = PATIENT.limit_s) -> None:  # noqa: ANN401  # see `closed`
+    """Start a client of aiokafka; one that could not start is closed."""
+    runs = False
+    try:
+        async with limited(what, seconds):
+            await client.start()
+        runs = True
+    finally:
+        if not runs:
+            await closed(client)
+
+
 async def closed(*closing: Any, seconds: float = 5.0) -> None:  # noqa: ANN401  # clients of aiokafka have no common type
     """Stop clients side by side, within a limit: `stop` of one that lost its broker can wait for ever."""
     await asyncio.gather(*(_stopped(client, seconds) for client in closing))

@@ -22,7 +22,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 
 from evaluator.core.event import EpochUs
 from evaluator.errors import Watchdog
-from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, translated
+from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, started, translated
 from evaluator.runtime.log.kafka_fetch import hand_out_our_records
 from evaluator.runtime.log.port import Fetched, OffsetOutOfRange, Partition, StaleGeneration
 
@@ -95,12 +95,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
             metadata_max_age_ms=60_000, fetch_max_wait_ms=FETCH_WAIT_MS,
             partition_assignment_strategy=(RoundRobinPartitionAssignor,),
         )  # fmt: skip
-        try:
-            async with limited(f"join the group {self._group}"):
-                await kafka.start()
-        except BaseException:
-            await closed(kafka)
-            raise
+        await started(kafka, f"join the group {self._group}")
         self._kafka = kafka
         hand_out_our_records(kafka)
         # Only now: a start that knows its topics waits until the group has let it in, which needs others to poll.

@@ -18,7 +18,7 @@ from aiokafka.producer.transaction_manager import PidAndEpoch, TransactionState
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from evaluator.runtime.log.kafka_client import Patience, closed, limited, translated
+from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, translated
 from evaluator.runtime.log.port import Fenced, OutcomeUnknown, RecordTooLarge, SendFailed
 
 if TYPE_CHECKING:
@@ -159,12 +159,14 @@ class KafkaProducer:
         if self._own is not None:
             # Then `start` sends no InitProducerId, which would fence.
             kafka._txn_manager.set_pid_and_epoch(*self._own)
+        runs = False
         try:
             async with limited(what, self._patience.limit_s):
                 await kafka.start()
-        except BaseException:
-            await _abandon(kafka)
-            raise
+            runs = True
+        finally:
+            if not runs:
+                await _abandon(kafka)
         self._kafka = kafka
         self._own = kafka._txn_manager._pid_and_epoch
         return kafka
@@ -191,9 +193,11 @@ class KafkaProducer:
     async def _ask(self, kafka: AIOKafkaProducer) -> Any:  # noqa: ANN401  # aiokafka's responses have generated fields
         sender = kafka._sender
         while True:
-            node = await sender._find_coordinator(CoordinationType.TRANSACTION, self._id)
             try:
+                node = await sender._find_coordinator(CoordinationType.TRANSACTION, self._id)
                 answer = await kafka.client.send(node, _Bump(self._id, self._patience.transaction_ms, self._own))
+            except UNAUTHORIZED as error:
+                raise translated(error, "write") from error
             except errors.KafkaError:
                 sender._coordinator_dead(CoordinationType.TRANSACTION)
                 await asyncio.sleep(_AWAY_S)

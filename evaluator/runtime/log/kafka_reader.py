@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
-from evaluator.runtime.log.kafka_client import PATIENT, closed, limited
+from evaluator.runtime.log.kafka_client import PATIENT, closed, limited, started
 from evaluator.runtime.log.kafka_fetch import hand_out_our_records
 from evaluator.runtime.log.port import OffsetOutOfRange, Partition, Record
 
@@ -49,12 +49,7 @@ class KafkaReader:
             **self._connection, enable_auto_commit=False, auto_offset_reset="none", isolation_level=self._isolation,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES, fetch_max_wait_ms=250,
         )  # fmt: skip
-        try:
-            async with limited("connect"):
-                await kafka.start()
-        except BaseException:
-            await closed(kafka)
-            raise
+        await started(kafka)
         hand_out_our_records(kafka)
         kafka.assign([TopicPartition(*partition) for partition in self._positions])
         for partition, position in self._positions.items():

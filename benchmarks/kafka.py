@@ -1,0 +1,217 @@
+"""How fast `run` judges the benchmark job on a real Kafka, beside a raw drain of the same topic in the same run.
+
+The floor is aiokafka's own `getmany` with nothing decoded: what any Python consumer pays. A row counts only if the
+firings are exactly those of the job. Needs Java and Maven (tools/broker).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import job
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+PARTITIONS = 4
+BATCH_BYTES = 900_000
+PORT = 10195
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+DRAIN = """
+import asyncio, sys, time
+from aiokafka import AIOKafkaConsumer, TopicPartition
+async def main():
+    consumer = AIOKafkaConsumer(bootstrap_servers=sys.argv[1], auto_offset_reset="earliest", enable_auto_commit=False)
+    await consumer.start()
+    places = [TopicPartition("bench-events", index) for index in range(4)]
+    consumer.assign(places)
+    left, wall, cpu = int(sys.argv[2]), time.perf_counter(), time.process_time()
+    while left > 0:
+        left -= sum(map(len, (await consumer.getmany(timeout_ms=500, max_records=10_000)).values()))
+    print(time.perf_counter() - wall, time.process_time() - cpu)
+    await consumer.stop()
+asyncio.run(main())
+"""
+
+
+class Row(NamedTuple):
+    """One measured pass: seconds of wall and CPU, peak MB, and what the metrics say."""
+
+    wall: float
+    cpu: float
+    memory: float
+    metrics: str = ""
+
+
+def broker_module() -> object:
+    """tools/broker/broker.py, which is in no package."""
+    path = Path(__file__).parents[1] / "tools" / "broker" / "broker.py"
+    spec = importlib.util.spec_from_file_location("kafka_broker", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def fill(bootstrap: str, files: list[Path]) -> None:
+    """Write the job's events, their time as the record's."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    # The job is in the past: with a retention it would be deleted while it is read.
+    await admin.create_topics([NewTopic("bench-events", PARTITIONS, 1, topic_configs={"retention.ms": "-1"})])
+    await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=BATCH_BYTES, linger_ms=20)
+    await producer.start()
+    for index, path in enumerate(files):
+        batch = producer.create_batch()
+        with path.open("rb") as lines:
+            for line in lines:
+                at = int(line[8:21])
+                if batch.append(key=None, value=line[:-1], timestamp=at) is None:
+                    await producer.send_batch(batch, "bench-events", partition=index)
+                    batch = producer.create_batch()
+                    batch.append(key=None, value=line[:-1], timestamp=at)
+        await producer.send_batch(batch, "bench-events", partition=index)
+    await producer.flush()
+    await producer.stop()
+
+
+def drained(bootstrap: str, count: int) -> Row:
+    """The floor."""
+    done = subprocess.run([sys.executable, "-c", DRAIN, bootstrap, str(count)], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    wall, cpu = map(float, done.stdout.split())
+    return Row(wall, cpu, 0.0)
+
+
+def ran(bootstrap: str, folder: Path, count: int, number: int) -> tuple[Row, dict[str, int]]:
+    """One `evaluator run` from an empty app to the end of the topic, and to the last decided window."""
+    app = f"bench-{number}"
+    environ = {
+        **os.environ, "EVALUATOR_APP_ID": app, "EVALUATOR_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "EVALUATOR_KAFKA__CREATE_TOPICS": "true", "EVALUATOR_WEB__LISTEN": f"127.0.0.1:{PORT}",
+        "EVALUATOR_TOPICS__ALERTS": f"{app}.alerts", "EVALUATOR_TOPICS__STATUS": f"{app}.status",
+        "EVALUATOR_LOG__LEVEL": "warning",
+    }  # fmt: skip
+    evaluator = str(Path(sys.executable).with_name("evaluator"))
+    process = subprocess.Popen([evaluator, "run", "--config", str(folder / "rules.yaml")], env=environ)
+    try:
+        began = _until(process, lambda text: _records(text) > 0)
+        before = _cpu(process.pid)
+        ended = _until(process, lambda text: _records(text) >= count)
+        cpu, memory = _cpu(process.pid) - before, _peak_mb(process.pid)
+        firings = asyncio.run(_firings(bootstrap, f"{app}.alerts", folder))
+        return Row(ended - began, cpu, memory, _scrape()), firings
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _until(process: subprocess.Popen[bytes], reached: object) -> float:
+    while process.poll() is None:
+        try:
+            if reached(_scrape()):
+                return time.perf_counter()
+        except OSError:
+            pass
+        time.sleep(0.02)
+    sys.exit("evaluator run ended")
+
+
+def _scrape() -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def _records(text: str) -> float:
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("evaluator_records_total"))
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _peak_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+async def _firings(bootstrap: str, topic: str, folder: Path) -> dict[str, int]:
+    """Wait until silence has closed the last windows, at most a minute."""
+    expected = json.loads((folder / "expected.json").read_text())
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed",
+                                auto_offset_reset="earliest", enable_auto_commit=False)  # fmt: skip
+    await consumer.start()
+    consumer.assign([TopicPartition(topic, 0)])
+    found: Counter[str] = Counter()
+    deadline = time.monotonic() + 60
+    while dict(found) != {rule: n for rule, n in expected.items() if n} and time.monotonic() < deadline:
+        for records in (await consumer.getmany(timeout_ms=500)).values():
+            alerts = [json.loads(record.value) for record in records]
+            found.update(alert["alertname"] for alert in alerts if alert["status"] == "firing")
+    await consumer.stop()
+    return dict(found)
+
+
+def _mean(metrics: str, name: str) -> str:
+    """Mean of a histogram by its labels, in milliseconds."""
+    sums = {line.rsplit(" ", 1)[0]: float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(name)}
+    parts = []
+    for key, total in sums.items():
+        if key.startswith(f"{name}_sum"):
+            times = sums[key.replace("_sum", "_count")]
+            label = key.split('"')[1] if '"' in key else ""
+            parts.append(f"{label} {total / times * 1e3:.1f} ms ({times:.0f})".strip() if times else f"{label} -")
+    return ", ".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=int(os.environ.get("EVENTS", "2000000")))
+    parser.add_argument("--runs", type=int, default=3)
+    wish = parser.parse_args()
+    broker = broker_module().Broker().start()
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            made = job.write(folder, wish.events)
+            asyncio.run(fill(broker.bootstrap, made.files))
+            floors, rows, exact = [], [], True
+            for number in range(wish.runs):
+                floors.append(drained(broker.bootstrap, made.count))
+                row, firings = ran(broker.bootstrap, folder, made.count, number)
+                rows.append(row)
+                exact = exact and firings == {rule: n for rule, n in made.firings.items() if n}
+    finally:
+        broker.close()
+    floor, wall = (statistics.median(row.wall for row in each) for each in (floors, rows))
+    per_million = [statistics.median(row.cpu for row in each) / made.count * 1e6 for each in (floors, rows)]
+    memory = statistics.median(row.memory for row in rows)
+    print("                          events/s  ratio  CPU s per million  peak MB")
+    print(f"aiokafka getmany alone  {made.count / floor:>10,.0f}   1.00  {per_million[0]:>17.2f}")
+    print(
+        f"evaluator run           {made.count / wall:>10,.0f}   {floor / wall:.2f}  {per_million[1]:>17.2f}  {memory:>7.0f}"
+    )
+    print(f"exact: {exact}")
+    for title, histogram in (("commit", "evaluator_commit_duration_seconds"),
+                             ("restore", "evaluator_restore_duration_seconds"),
+                             ("commit delay", "evaluator_commit_delay_seconds")):  # fmt: skip
+        print(f"{title:<13} {_mean(rows[-1].metrics, histogram)}")
+    sys.exit(0 if exact else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Holding back partitions that run far ahead of their source, so that stage 2 need not keep all that lies between.
+
+It changes no verdict: a partition's watermark is its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluator.core.watermark import BEGINNING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evaluator.core.event import EpochUs
+    from evaluator.core.rule import RuleSet
+    from evaluator.runtime.aggregate_stage import AggregateStage
+    from evaluator.runtime.crew import Crew
+
+HOUR = 3_600_000_000
+
+REASON = "ahead"
+
+
+class Alignment:
+    """The partitions of one stage 1 crew. `known` gives a source's watermark as the shards publish it."""
+
+    def __init__(self, crew: Crew, rules: RuleSet, known: Callable[[str], EpochUs]) -> None:
+        self._crew, self._known = crew, known
+        self._judged = sorted({rules.surfaces[rule.surface].source for rule in rules.rules.values()})
+        longest = max((rule.window for rule in rules.rules.values()), default=0)
+        self._max_skew = rules.max_skew if rules.max_skew is not None else max(HOUR, 2 * longest)
+
+    def align(self, stages: Sequence[AggregateStage]) -> None:
+        """Hold and release by how the watermarks stand now."""
+        for name in self._judged:
+            # Without rules nothing is held between partitions, and no shard hears of the watermark.
+            of_source = [stage for stage in stages if stage.source.name == name]
+            known = self._known(name)
+            slowest = min((stage.watermark for stage in of_source), default=BEGINNING)
+            limit = (known if known > BEGINNING else slowest) + self._max_skew
+            for stage in of_source:
+                if slowest > BEGINNING and stage.watermark > limit:
+                    self._crew.hold(stage.input, REASON)
+                else:
+                    self._crew.release(stage.input, REASON)

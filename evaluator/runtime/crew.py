@@ -1,0 +1,354 @@
+"""The tasks of one stage in this process, and the consumer that says which partitions they are for.
+
+The group only suggests who should work on a partition; the transactional id decides. So every answer of the group
+is taken as a hint that may be stale:
+
+    assigned     -> ask the group again -> take over (fences) -> run
+    revoked      -> commit what is open, within a budget -> suspend: producer and memory stay
+    came back    -> seek, resume; had another owned it meanwhile, the next commit is fenced
+    went away    -> stop, free
+    fenced       -> free; ask the group: if it is ours after all, take over afresh, at once the first time
+
+Nothing here waits for a broker within a turn but the poll, and the callback that gives partitions up: take-overs,
+commits and ends go on in the background, so that the group hears from us whatever they wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from evaluator.errors import Superseded
+from evaluator.runtime.background import Background, finished_within
+from evaluator.runtime.log.port import (
+    Fenced,
+    KafkaUnreachable,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    SendFailed,
+    StaleGeneration,
+)
+from evaluator.runtime.setbacks import Setbacks
+from evaluator.runtime.task import Task, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from evaluator.runtime.clock import Clock
+    from evaluator.runtime.log.port import Consumer, Log, Partition
+    from evaluator.runtime.stage import Observer, Stage
+
+log = structlog.get_logger(__name__)
+
+TAKE_OVERS = 8
+"""Side by side: a restore is mostly waiting, but each holds a partition's records in memory."""
+
+REVOKE_S = 10.0
+"""For the last commits when partitions are taken away. All members wait for it; the epochs protect what is late."""
+
+_RESTORED = (TaskState.RUNNING, TaskState.SUSPENDED)
+
+
+class Crew:
+    """See above. `build` makes the stage of a partition."""
+
+    def __init__(
+        self, name: str, topics: Sequence[str], build: Callable[[Partition], Stage], log_port: Log, clock: Clock,
+        observer: Observer,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.tasks: dict[Partition, Task] = {}
+        self.seen_at: dict[Partition, float] = {}
+        """When each partition was last heard of, by the clock's `monotonic`; also that it has no news."""
+        self._build, self._log, self._clock, self._observe = build, log_port, clock, observer
+        self._wanted: set[Partition] = set()
+        self._assignments = 0
+        self._is_assigned = asyncio.Event()
+        self._background = Background()
+        self._room = asyncio.Semaphore(TAKE_OVERS)
+        self._setbacks = Setbacks(clock)
+        self._held: defaultdict[Partition, set[str]] = defaultdict(set)
+        self._told: set[str] = set()
+        self.consumer: Consumer = log_port.consumer(name, topics, self)
+
+    # -- rebalance callbacks ------------------------------------------------------------------------------
+
+    async def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Commit what is open and suspend; memory and producer are kept in case the partition comes back."""
+        self._is_assigned.clear()
+        self._wanted.difference_update(partitions)
+        running = [task for p in partitions if (task := self.tasks.get(p)) and task.state is TaskState.RUNNING]
+        commits = [self._begin_commit(task) for task in running]
+        if not await finished_within(self._clock, REVOKE_S, commits):
+            # What is under way ends by itself: visible, or fenced by the next owner.
+            log.warning("crew.revoke_overran", group=self.name, budget_s=REVOKE_S)
+        for task in running:
+            if task.state is TaskState.RUNNING:
+                task.suspend()
+
+    async def assigned(self, partitions: Sequence[Partition]) -> None:
+        """Note what is ours, which is all of it; `settle` does the rest outside the callback.
+
+        Positions are gone with every assignment: should one come without `revoked` before it, whatever still
+        runs has to seek again, or stop. What rests under a newer revision is tried again.
+        """
+        self._assignments += 1
+        self._wanted = set(partitions)
+        self._is_assigned.set()
+        self._setbacks.forget()
+        self._held.clear()
+        self.seen_at.clear()
+        for task in list(self.tasks.values()):
+            if task.state is TaskState.RUNNING:
+                task.suspend()
+            elif task.state is TaskState.PAUSED:
+                self._free(task)
+
+    # -- steps of a turn ----------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Resume what came back, begin to take over what is new, free what went elsewhere.
+
+        Raises what failed in the background since the last time.
+        """
+        self._background.check()
+        if not self._is_assigned.is_set():
+            return
+        for partition in sorted(self.tasks.keys() - self._wanted):
+            self._free(self.tasks[partition])
+        for partition in sorted(self._wanted):
+            task = self.tasks.get(partition)
+            if task is None:
+                self._begin_take_over(partition)
+            elif task.state is TaskState.SUSPENDED:
+                self._continue(task)
+
+    def _begin_take_over(self, partition: Partition) -> None:
+        if not self._setbacks.may_try(partition):
+            return
+        task = Task(self._build(partition), self._log, self._clock, self._observe)
+        self.tasks[partition] = task
+        self._background.start(f"take over {task.where}", partial(self._take_over, partition, task), task)
+
+    async def _take_over(self, partition: Partition, task: Task) -> None:
+        async with self._room:
+            try:
+                await task.take_over(partial(self._confirm, partition))
+            except StaleGeneration as error:
+                self._free(task)
+                log.info("task.not_ours", stage=self.name, partition=task.where, reason=str(error))
+            except Superseded as error:
+                self._rest(task, error)
+            except (Fenced, KafkaUnreachable, OutcomeUnknown, SendFailed, OffsetOutOfRange) as error:
+                self._set_back(task, error)
+            else:
+                # Else there is a rebalance, or it went elsewhere: `settle` knows in time.
+                if partition in self._wanted:
+                    self._continue(task)
+
+    async def _confirm(self, partition: Partition) -> None:
+        """Ask the group until it answers. Raises `StaleGeneration` where the partition is not ours."""
+        times = 0
+        while True:
+            asked_in = self._assignments
+            try:
+                await self.consumer.confirm(partition)
+            except KafkaUnreachable as error:
+                times += 1
+                log.warning("group.unreachable", group=self.name, times=times, error=str(error))
+                await self._clock.sleep(self._setbacks.pause_s(times))
+            except StaleGeneration:
+                if asked_in == self._assignments and self._is_assigned.is_set():
+                    self._wanted.discard(partition)
+                    raise
+                # A rebalance is under way: the next assignment tells.
+                await self._is_assigned.wait()
+                if partition not in self._wanted:
+                    raise
+            else:
+                return
+
+    def _continue(self, task: Task) -> None:
+        partition = task.stage.input
+        task.stage.interrupted()
+        try:
+            self.consumer.seek(partition, task.stage.next_offset)
+            if not self._held[partition]:
+                self.consumer.resume(partition)
+        except StaleGeneration:
+            # The group has moved on before we were told: `assigned` comes.
+            task.suspend()
+            return
+        task.resume()
+        self.seen_at[partition] = self._clock.monotonic()
+
+    # -- leaving a partition ------------------------------------------------------------------------------
+
+    def _free(self, task: Task) -> None:
+        """Forget the task; whatever it has under way is cancelled, which is as safe as a crash."""
+        partition = task.stage.input
+        if self.tasks.get(partition) is task:
+            del self.tasks[partition]
+            self._held.pop(partition, None)
+            with suppress(StaleGeneration):
+                self.consumer.pause(partition)
+        self._background.start(f"stop {task.where}", partial(self._stop, task))
+
+    async def _stop(self, task: Task) -> None:
+        await self._background.cancel(task)
+        await task.stop()
+
+    def _rest(self, task: Task, reason: Superseded) -> None:
+        """Leave the partition alone until the next assignment: who runs the newer rules will get it."""
+        task.pause()
+        with suppress(StaleGeneration):
+            self.consumer.pause(task.stage.input)
+        self._background.start(f"stop {task.where}", partial(self._stop, task))
+        if str(reason) not in self._told:
+            self._told.add(str(reason))
+            log.warning("task.paused", stage=self.name, partition=task.where, reason=str(reason))
+
+    def _set_back(self, task: Task, reason: Exception) -> None:
+        """Drop the task; what its memory was worth the next take-over finds out, if the group says it is ours."""
+        pause_s = self._setbacks.note(task.stage.input)
+        log.warning("task.set_back", stage=self.name, partition=task.where, pause_s=pause_s, reason=str(reason))
+        self._free(task)
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    async def poll(self, timeout_s: float, max_records: int) -> int:
+        """Fetch and apply once; returns how many records there were."""
+        try:
+            fetches = await self.consumer.poll(timeout_s, max_records)
+        except OffsetOutOfRange as error:
+            # Deleted below us, or another topic under the name: the restore's checks say which.
+            task = self.tasks.get(error.partition)
+            if task is None:
+                raise
+            self._set_back(task, error)
+            return 0
+        count = 0
+        for partition, fetched in fetches.items():
+            task = self.tasks.get(partition)
+            if task is not None and task.state is TaskState.RUNNING:
+                self.seen_at[partition] = self._clock.monotonic()
+                count += len(fetched.records)
+                try:
+                    task.apply(fetched)
+                except Superseded as error:
+                    self._rest(task, error)
+        return count
+
+    def hold(self, partition: Partition, reason: str) -> None:
+        """Read no more of a partition until every reason for it is released."""
+        self._held[partition].add(reason)
+        with suppress(StaleGeneration):
+            self.consumer.pause(partition)
+
+    def release(self, partition: Partition, reason: str) -> None:
+        """One reason less."""
+        reasons = self._held[partition]
+        if reason not in reasons:
+            return
+        reasons.discard(reason)
+        task = self.tasks.get(partition)
+        if not reasons and task is not None and task.state is TaskState.RUNNING:
+            task.stage.interrupted()
+            self.seen_at[partition] = self._clock.monotonic()
+            with suppress(StaleGeneration):
+                self.consumer.resume(partition)
+
+    def is_held(self, partition: Partition) -> bool:
+        """Whether somebody holds the partition back."""
+        return bool(self._held[partition])
+
+    def _hold_the_full(self) -> None:
+        """While a commit is under way the next outbox fills; when it is full, reading waits."""
+        for partition, task in self.tasks.items():
+            if task.is_committing and task.stage.is_full:
+                self.hold(partition, "full")
+            else:
+                self.release(partition, "full")
+
+    # -- committing ---------------------------------------------------------------------------------------
+
+    def commit_due(self) -> bool:
+        """Begin to commit every task whose time has come; returns whether there was one."""
+        due = [task for task in self.running() if task.is_due]
+        for task in due:
+            self._begin_commit(task)
+        self._hold_the_full()
+        return bool(due)
+
+    async def commit_all(self) -> None:
+        """Commit everything that is new, due or not, after what is under way."""
+        await self._background.finish([self._begin_commit(task) for task in self.running()])
+
+    async def finish(self) -> None:
+        """Wait for everything that is under way beside the turns."""
+        await self._background.finish_all()
+
+    def _begin_commit(self, task: Task) -> asyncio.Task[None]:
+        return self._background.start(f"commit {task.where}", partial(self._guarded, task, task.commit), task)
+
+    async def _guarded(self, task: Task, write: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await write()
+        except Fenced as error:
+            # Somebody else took over since: our memory is worthless. If the group says that the partition
+            # is ours after all, `settle` takes it over afresh.
+            if self.tasks.get(task.stage.input) is task:
+                self._set_back(task, error)
+
+    def keep_alive(self) -> None:
+        """Use the transactional ids that were not used for long."""
+        for task in self.running():
+            if task.is_idle:
+                self._background.start(f"keep alive {task.where}", partial(self._guarded, task, task.keep_alive), task)
+
+    async def commit_offsets(self) -> None:
+        """Tell the group where we are, for lag tools; never read back."""
+        offsets = {task.stage.input: task.stage.next_offset for task in self.running()}
+        if offsets:
+            try:
+                await self.consumer.commit(offsets)
+            except (StaleGeneration, KafkaUnreachable) as error:
+                log.info("group.offsets_not_committed", group=self.name, reason=str(error))
+
+    async def stop(self) -> None:
+        """Commit, release the producers side by side, leave the group."""
+        await self.commit_all()
+        for task in list(self.tasks.values()):
+            self._free(task)
+        await self._background.finish_all()
+        await self.consumer.stop()
+
+    # -- what others look at ------------------------------------------------------------------------------
+
+    def running(self) -> list[Task]:
+        """The tasks that read and write."""
+        return [task for task in self.tasks.values() if task.state is TaskState.RUNNING]
+
+    def stages(self) -> list[Stage]:
+        """The stages that know where they stand."""
+        return [task.stage for task in self.tasks.values() if task.state in _RESTORED]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way beside the turns."""
+        return self._background.is_busy
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every partition that is ours has a task that runs, or rests on purpose."""
+        return self._is_assigned.is_set() and not self.unsettled()
+
+    def unsettled(self) -> list[Partition]:
+        """The partitions that are ours and that nobody works on yet."""
+        done = (TaskState.RUNNING, TaskState.PAUSED)
+        return [p for p in sorted(self._wanted) if (task := self.tasks.get(p)) is None or task.state not in done]

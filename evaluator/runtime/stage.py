@@ -1,0 +1,148 @@
+"""What a task drives: the contract between the exactly-once machinery and the two stages.
+
+A stage is plain and synchronous. It is told what was fetched and what time it is, and says what one transaction
+must write; everything that waits or fails half-way is the task's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from evaluator.errors import StateRefused, Superseded
+from evaluator.runtime.log.port import Outgoing, Partition
+
+if TYPE_CHECKING:
+    from evaluator.core.event import DurationUs, EpochUs
+    from evaluator.core.rule import RuleSet
+    from evaluator.runtime.log.port import Fetched, Record
+
+COMMIT_EARLY = 16 * 1024 * 1024
+"""Bytes pending at which a commit does not wait for its interval, and reading waits for the commit before it."""
+
+
+class Outbox(NamedTuple):
+    """What one transaction must write, progress last. `sequence` is how it is found again."""
+
+    sequence: int
+    records: Sequence[Outgoing]
+
+
+class Stage(Protocol):
+    """What a task drives. Pure: no waiting, no clock but the times it is given."""
+
+    @property
+    def name(self) -> str:
+        """`aggregate` or `evaluate`."""
+
+    @property
+    def input(self) -> Partition:
+        """The partition that is read."""
+
+    @property
+    def own(self) -> Partition:
+        """The compacted partition that holds the stage's progress and state; this task is its only writer."""
+
+    @property
+    def transactional_id(self) -> str:
+        """The id whose producer is the right to write for this partition."""
+
+    @property
+    def next_offset(self) -> int:
+        """Where to read on."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is pending is so much that reading should wait for the commit under way."""
+
+    def restore(self, records: Sequence[Record], bounds: tuple[int, int], last: Record | None) -> None:
+        """Become what the records of `own` (oldest first) say.
+
+        `bounds` are those of the input, `last` is the input's record that was consumed last, if it is still
+        there. Raises `StateRefused`, or `Superseded` where a newer revision of the rules ran.
+        """
+
+    def last_offset(self, records: Sequence[Record]) -> int | None:
+        """The offset of the record consumed last, according to the records of `own`."""
+
+    def sequence_of(self, records: Sequence[Record]) -> int | None:
+        """The newest committed sequence among records of `own`."""
+
+    def apply(self, fetched: Fetched) -> None:
+        """Take in what one fetch of the input returned, also when that is nothing. Raises `Superseded`."""
+
+    def interrupted(self) -> None:
+        """Reading was not continuous: a fetch failed, or the partition was away or held back."""
+
+    def due(self, now: EpochUs) -> bool:
+        """Whether it is time to commit. Not asked while a commit is under way."""
+
+    def freeze(self, now: EpochUs) -> Outbox | None:
+        """What is to be written since the last freeze; None when there is nothing.
+
+        What is applied afterwards belongs to the next outbox, also before `committed`.
+        """
+
+    def committed(self, now: EpochUs) -> None:
+        """The last frozen outbox is visible."""
+
+    def trust_clock(self, *, trusted: bool) -> None:
+        """Our clock and the broker's agree again, or do not any more."""
+
+
+class Observer(Protocol):
+    """Told about what took time or went wrong; the metrics implement it."""
+
+    def restored(self, seconds: float) -> None:
+        """A task took a partition over."""
+
+    def committed(self, stage: str, seconds: float) -> None:
+        """A transaction is visible."""
+
+    def retried(self, stage: str) -> None:
+        """A transaction has to be tried again."""
+
+    def fenced(self) -> None:
+        """A producer was fenced."""
+
+
+class Unobserved:
+    """Nobody looks: replay and simulation."""
+
+    def restored(self, seconds: float) -> None:
+        """Nothing."""
+
+    def committed(self, stage: str, seconds: float) -> None:
+        """Nothing."""
+
+    def retried(self, stage: str) -> None:
+        """Nothing."""
+
+    def fenced(self) -> None:
+        """Nothing."""
+
+
+def phase_of(partition: Partition, interval: DurationUs | int) -> int:
+    """Where in each interval a partition commits: commits at the same instant queue up at the broker."""
+    return zlib.crc32(f"{partition.topic}/{partition.index}".encode()) % interval if interval > 0 else 0
+
+
+def has_passed(last: EpochUs, now: EpochUs, interval: int, phase: int) -> bool:
+    """Whether a tick of the grid `phase + n * interval` lies in (last, now]; always, where `interval` is 0."""
+    return interval <= 0 or (now - phase) // interval > (last - phase) // interval
+
+
+def check_revision(where: str, revision: int, config: str, rules: RuleSet) -> None:
+    """Compare the configuration that wrote something with ours.
+
+    Raises `Superseded` where it is a later revision, `StateRefused` where two differ under one number.
+    """
+    if revision > rules.revision:
+        message = (f"{where}: revision {revision} of the rules ran before, this is revision {rules.revision}; "
+                   f"raise `revision` above it to go back on purpose")  # fmt: skip
+        raise Superseded(message)
+    if revision == rules.revision > 0 and config != rules.hash:
+        message = (f"{where}: two configurations call themselves revision {revision} "
+                   f"({config} ran, this is {rules.hash}); raise `revision`")  # fmt: skip
+        raise StateRefused(message)

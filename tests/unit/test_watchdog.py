@@ -1,0 +1,152 @@
+"""What does not move any more ends the process; what is slow or away does not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import pytest
+
+from evaluator.errors import Watchdog
+from evaluator.runtime.clock import VirtualClock, run_virtual
+from evaluator.runtime.log.port import KafkaUnreachable, Partition
+from evaluator.runtime.watchdog import GIVE_UP_S, LOOK_EVERY_S, NOT_READY_S, STUCK_S, Watch
+
+if TYPE_CHECKING:
+    from evaluator.runtime.crew import Crew
+    from evaluator.runtime.log.port import Log
+
+PLACE = Partition("events", 3)
+
+
+class Reader(NamedTuple):
+    """A task and its stage in one, as far as they are looked at."""
+
+    next_offset: int
+    input: Partition = PLACE
+
+    @property
+    def stage(self) -> Reader:
+        return self
+
+
+@dataclass
+class Share:
+    """A crew, as far as it is looked at."""
+
+    waiting: list[Partition] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
+    seen_at: dict[Partition, float] = field(default_factory=dict)
+    held: bool = False
+    name: str = "app.aggregate"
+
+    def unsettled(self) -> list[Partition]:
+        return self.waiting
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.waiting
+
+    def running(self) -> list[Reader]:
+        return self.readers
+
+    def is_held(self, _partition: Partition) -> bool:
+        return self.held
+
+
+class Ends:
+    """A log, as far as it is asked."""
+
+    def __init__(self, end: int) -> None:
+        self.end, self.is_away = end, False
+
+    async def bounds(self, _partition: Partition) -> tuple[int, int]:
+        if self.is_away:
+            message = "nobody answers"
+            raise KafkaUnreachable(message)
+        return 0, self.end
+
+
+def watch_of(share: Share, ends: Ends) -> tuple[Watch, VirtualClock]:
+    clock = VirtualClock(asyncio.get_running_loop())
+    return Watch([cast("Crew", share)], cast("Log", ends), clock), clock
+
+
+def test_a_partition_that_waits_for_its_task_makes_us_unready_and_then_ends_us() -> None:
+    async def main() -> None:
+        share = Share()
+        watch, clock = watch_of(share, Ends(0))
+        assert not watch.is_ready
+        watch.turn()
+        assert watch.is_ready
+        share.waiting = [PLACE]
+        watch.turn()
+        await clock.sleep(NOT_READY_S)
+        watch.turn()
+        assert watch.is_ready
+        await clock.sleep(1)
+        watch.turn()
+        assert not watch.is_ready
+        await clock.sleep(GIVE_UP_S - NOT_READY_S)
+        with pytest.raises(Watchdog, match=r"events/3 was assigned to us in group app\.aggregate"):
+            watch.turn()
+
+    run_virtual(main())
+
+
+def test_a_partition_that_was_taken_over_in_time_is_forgotten() -> None:
+    async def main() -> None:
+        share = Share()
+        watch, clock = watch_of(share, Ends(0))
+        for _ in range(10):
+            share.waiting = [PLACE]
+            watch.turn()
+            await clock.sleep(50)
+            share.waiting = []
+            watch.turn()
+        assert watch.is_ready
+
+    run_virtual(main())
+
+
+async def look_for(seconds: float, share: Share, ends: Ends, **meanwhile: Any) -> None:
+    """Look every so often; `meanwhile` says what happens before each look."""
+    watch, clock = watch_of(share, ends)
+    for _ in range(int(seconds / LOOK_EVERY_S)):
+        await clock.sleep(LOOK_EVERY_S)
+        if meanwhile.get("hears"):
+            share.seen_at[PLACE] = clock.monotonic()
+        await watch.look()
+
+
+def test_records_that_nobody_fetches_end_us() -> None:
+    share = Share(readers=[Reader(5)], seen_at={PLACE: 0.0})
+    with pytest.raises(Watchdog, match="events/3 has records that were not fetched for 120 s"):
+        run_virtual(look_for(STUCK_S + 60, share, Ends(6)))
+
+
+@pytest.mark.parametrize(
+    ("held", "end", "hears"),
+    [
+        pytest.param(False, 5, False, id="nothing_new"),
+        pytest.param(True, 6, False, id="held_back"),
+        pytest.param(False, 6, True, id="an_open_transaction_of_somebody"),
+    ],
+)
+def test_what_waits_for_good_reason_does_not(held: bool, end: int, hears: bool) -> None:  # noqa: FBT001  # parameters of the test
+    share = Share(readers=[Reader(5)], seen_at={PLACE: 0.0}, held=held)
+    run_virtual(look_for(1000, share, Ends(end), hears=hears))
+
+
+def test_brokers_that_were_away_give_the_client_its_time_again() -> None:
+    async def main() -> None:
+        share, ends = Share(readers=[Reader(5)], seen_at={PLACE: 0.0}), Ends(6)
+        watch, clock = watch_of(share, ends)
+        for away in (False, True, False):
+            ends.is_away = away
+            for _ in range(4):
+                await clock.sleep(LOOK_EVERY_S)
+                await watch.look()
+
+    run_virtual(main())
