@@ -203,7 +203,8 @@ def main() -> None:
     print("                          events/s  ratio  CPU s per million  peak MB")
     print(f"aiokafka getmany alone  {made.count / floor:>10,.0f}   1.00  {per_million[0]:>17.2f}")
     print(
-        f"evaluator run           {made.count / wall:>10,.0f}   {floor / wall:.2f}  {per_million[1]:>17.2f}  {memory:>7.0f}"
+        f"evaluator run           {made.count / wall:>10,.0f}   {floor / wall:.2f}  "
+        f"{per_million[1]:>17.2f}  {memory:>7.0f}"
     )
     print(f"exact: {exact}")
     for title, histogram in (("commit", "evaluator_commit_duration_seconds"),

@@ -50,7 +50,8 @@ class Partial:
     counts the pieces of one that was too large, from 0 to `parts` - 1. `since` is the end of the newest
     pane filled under an earlier configuration (None: there was none). `idle_advances` and
     `future_rejections` are what a clock decided. `counted` are the thresholds that
-    each pane width of a surface counts. `runs` will hold the events of run groups.
+    each pane width of a surface counts. `appended` is when the records that moved the watermark past a window
+    end were appended (None: none did); it decides nothing. `runs` will hold the events of run groups.
     """
 
     source: str
@@ -72,6 +73,7 @@ class Partial:
     counted: dict[str, dict[DurationUs, tuple[int, ...]]] = field(default_factory=dict)
     cells: tuple[tuple[SeriesKey, tuple[Cell, ...]], ...] = ()
     runs: tuple[()] = ()
+    appended: EpochUs | None = None
 
     def split(self, shards: int) -> list[Partial]:
         """One partial per shard, each with the cells of the series that it owns."""

@@ -88,6 +88,7 @@ class AggregateStage:
         self._phase = phase_of(self.input, timing.commit_interval)
         self._trusts_clock = True
         self._has_compared = not timing.uses_clock
+        self._ripened_at: EpochUs | None = None
         self._prime_until = 0
         self._read_from = 0
 
@@ -186,7 +187,11 @@ class AggregateStage:
         decoded = self._decoder.decode(records, self._aggregator.table, clock, self._known_future)
         first = records[0].offset if records else next_offset
         by_clock = [FutureRejection(r.offset, r.index) for r in decoded.rejections if r.by_clock]
+        before = self._aggregator.time.watermark
         self._aggregator.add(decoded.events, first, next_offset, by_clock)
+        if records and self._passed_a_window_end(before):
+            # Of the fetch's first record: too early by a fetch at most.
+            self._ripened_at = EpochUs((records[0].timestamp or 0) * 1000)
         self._clock_rejected += by_clock
         if records:
             newest = records[-1]
@@ -277,16 +282,16 @@ class AggregateStage:
         progress = self._progress
         if progress is None or progress.config != self._rules.hash or self._compares_clocks(now):
             return True
-        return self._aggregator.next_offset > progress.next_offset or self._passed_a_window_end()
+        return self._aggregator.next_offset > progress.next_offset or self._passed_a_window_end(self._announced)
 
     def _compares_clocks(self, now: EpochUs) -> bool:
         """Whether to commit for the broker's time alone: before our clock decides anything, and while it is off."""
         return not self._has_compared or (not self._trusts_clock and now - self._committed_at >= COMPARE_AGAIN)
 
-    def _passed_a_window_end(self) -> bool:
-        """Whether a shard could decide something by this partition's watermark alone."""
+    def _passed_a_window_end(self, before: EpochUs) -> bool:
+        """Whether a shard could decide something by this partition's watermark alone, since it was `before`."""
         now = self._aggregator.time.watermark
-        return any(now // step > self._announced // step for step in self._steps)
+        return any(now // step > before // step for step in self._steps)
 
     def freeze(self, now: EpochUs) -> Outbox | None:
         """The partials of this commit, dead letters, and the progress that goes with them."""
@@ -297,9 +302,12 @@ class AggregateStage:
         if before is None:
             return self._genesis()
         new_config = before.config != self._rules.hash
-        everywhere = self._announce or new_config or self._passed_a_window_end()
+        everywhere = self._announce or new_config or self._passed_a_window_end(self._announced)
         sent = dict(before.sent)
-        partial = replace(self._aggregator.take(), sequence=before.sequence + 1, since=self._since(before))
+        partial = replace(
+            self._aggregator.take(), sequence=before.sequence + 1, since=self._since(before), appended=self._ripened_at
+        )
+        self._ripened_at = None
         self.tallies.update(self._aggregator.tallies)
         self._aggregator.tallies.clear()
         records = [

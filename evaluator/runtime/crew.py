@@ -16,7 +16,6 @@ commits and ends go on in the background, so that the group hears from us whatev
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +23,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from evaluator.errors import Superseded
+from evaluator.runtime.assignment import Assignment
 from evaluator.runtime.background import Background, finished_within
+from evaluator.runtime.holds import Holds
 from evaluator.runtime.log.port import (
     Fenced,
     KafkaUnreachable,
@@ -66,22 +67,19 @@ class Crew:
         self.seen_at: dict[Partition, float] = {}
         """When each partition was last heard of, by the clock's `monotonic`; also that it has no news."""
         self._build, self._log, self._clock, self._observe = build, log_port, clock, observer
-        self._wanted: set[Partition] = set()
-        self._assignments = 0
-        self._is_assigned = asyncio.Event()
+        self._assignment = Assignment(clock)
         self._background = Background()
         self._room = asyncio.Semaphore(TAKE_OVERS)
         self._setbacks = Setbacks(clock)
-        self._held: defaultdict[Partition, set[str]] = defaultdict(set)
         self._told: set[str] = set()
         self.consumer: Consumer = log_port.consumer(name, topics, self)
+        self._holds = Holds(self.consumer)
 
     # -- rebalance callbacks ------------------------------------------------------------------------------
 
     async def revoked(self, partitions: Sequence[Partition]) -> None:
         """Commit what is open and suspend; memory and producer are kept in case the partition comes back."""
-        self._is_assigned.clear()
-        self._wanted.difference_update(partitions)
+        self._assignment.revoke(partitions)
         running = [task for p in partitions if (task := self.tasks.get(p)) and task.state is TaskState.RUNNING]
         commits = [self._begin_commit(task) for task in running]
         if not await finished_within(self._clock, REVOKE_S, commits):
@@ -97,11 +95,9 @@ class Crew:
         Positions are gone with every assignment: should one come without `revoked` before it, whatever still
         runs has to seek again, or stop. What rests under a newer revision is tried again.
         """
-        self._assignments += 1
-        self._wanted = set(partitions)
-        self._is_assigned.set()
+        self._assignment.assign(partitions)
         self._setbacks.forget()
-        self._held.clear()
+        self._holds.clear()
         self.seen_at.clear()
         for task in list(self.tasks.values()):
             if task.state is TaskState.RUNNING:
@@ -117,11 +113,11 @@ class Crew:
         Raises what failed in the background since the last time.
         """
         self._background.check()
-        if not self._is_assigned.is_set():
+        if not self._assignment.is_known:
             return
-        for partition in sorted(self.tasks.keys() - self._wanted):
+        for partition in sorted(self.tasks.keys() - self._assignment.wanted):
             self._free(self.tasks[partition])
-        for partition in sorted(self._wanted):
+        for partition in sorted(self._assignment.wanted):
             task = self.tasks.get(partition)
             if task is None:
                 self._begin_take_over(partition)
@@ -138,7 +134,7 @@ class Crew:
     async def _take_over(self, partition: Partition, task: Task) -> None:
         async with self._room:
             try:
-                await task.take_over(partial(self._confirm, partition))
+                await task.take_over(partial(self._assignment.confirm, self.consumer, partition))
             except StaleGeneration as error:
                 self._free(task)
                 log.info("task.not_ours", stage=self.name, partition=task.where, reason=str(error))
@@ -148,37 +144,15 @@ class Crew:
                 self._set_back(task, error)
             else:
                 # Else there is a rebalance, or it went elsewhere: `settle` knows in time.
-                if partition in self._wanted:
+                if partition in self._assignment.wanted:
                     self._continue(task)
-
-    async def _confirm(self, partition: Partition) -> None:
-        """Ask the group until it answers. Raises `StaleGeneration` where the partition is not ours."""
-        times = 0
-        while True:
-            asked_in = self._assignments
-            try:
-                await self.consumer.confirm(partition)
-            except KafkaUnreachable as error:
-                times += 1
-                log.warning("group.unreachable", group=self.name, times=times, error=str(error))
-                await self._clock.sleep(self._setbacks.pause_s(times))
-            except StaleGeneration:
-                if asked_in == self._assignments and self._is_assigned.is_set():
-                    self._wanted.discard(partition)
-                    raise
-                # A rebalance is under way: the next assignment tells.
-                await self._is_assigned.wait()
-                if partition not in self._wanted:
-                    raise
-            else:
-                return
 
     def _continue(self, task: Task) -> None:
         partition = task.stage.input
         task.stage.interrupted()
         try:
             self.consumer.seek(partition, task.stage.next_offset)
-            if not self._held[partition]:
+            if partition not in self._holds:
                 self.consumer.resume(partition)
         except StaleGeneration:
             # The group has moved on before we were told: `assigned` comes.
@@ -194,7 +168,7 @@ class Crew:
         partition = task.stage.input
         if self.tasks.get(partition) is task:
             del self.tasks[partition]
-            self._held.pop(partition, None)
+            self._holds.forget(partition)
             with suppress(StaleGeneration):
                 self.consumer.pause(partition)
         self._background.start(f"stop {task.where}", partial(self._stop, task))
@@ -246,18 +220,14 @@ class Crew:
 
     def hold(self, partition: Partition, reason: str) -> None:
         """Read no more of a partition until every reason for it is released."""
-        self._held[partition].add(reason)
-        with suppress(StaleGeneration):
-            self.consumer.pause(partition)
+        self._holds.add(partition, reason)
 
     def release(self, partition: Partition, reason: str) -> None:
         """One reason less."""
-        reasons = self._held[partition]
-        if reason not in reasons:
+        if not self._holds.remove(partition, reason):
             return
-        reasons.discard(reason)
         task = self.tasks.get(partition)
-        if not reasons and task is not None and task.state is TaskState.RUNNING:
+        if task is not None and task.state is TaskState.RUNNING:
             task.stage.interrupted()
             self.seen_at[partition] = self._clock.monotonic()
             with suppress(StaleGeneration):
@@ -265,7 +235,7 @@ class Crew:
 
     def is_held(self, partition: Partition) -> bool:
         """Whether somebody holds the partition back."""
-        return bool(self._held[partition])
+        return partition in self._holds
 
     def _hold_the_full(self) -> None:
         """While a commit is under way the next outbox fills; when it is full, reading waits."""
@@ -346,9 +316,10 @@ class Crew:
     @property
     def is_settled(self) -> bool:
         """Whether every partition that is ours has a task that runs, or rests on purpose."""
-        return self._is_assigned.is_set() and not self.unsettled()
+        return self._assignment.is_known and not self.unsettled()
 
     def unsettled(self) -> list[Partition]:
         """The partitions that are ours and that nobody works on yet."""
         done = (TaskState.RUNNING, TaskState.PAUSED)
-        return [p for p in sorted(self._wanted) if (task := self.tasks.get(p)) is None or task.state not in done]
+        wanted = sorted(self._assignment.wanted)
+        return [p for p in wanted if (task := self.tasks.get(p)) is None or task.state not in done]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator.core.alert import key_of
 from evaluator.core.evaluate import Decisions, Evaluator
 from evaluator.core.event import EpochUs
+from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
 from evaluator.runtime.log.port import Outgoing, Partition
 from evaluator.runtime.stage import COMMIT_EARLY, Outbox, check_revision, has_passed, phase_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from evaluator.core.alert import Transition
     from evaluator.core.evaluate import Changes, SourceState
+    from evaluator.core.partial import Partial
     from evaluator.core.rule import RuleSet
     from evaluator.runtime.log.port import Fetched, Record
     from evaluator.runtime.topics import Topics
@@ -53,6 +55,7 @@ class EvaluateStage:
         self.tallies = tallies
         # Read by the metrics; bounded, because in a replay nobody does.
         self.alert_delays: deque[int] = deque(maxlen=DELAYS_KEPT)
+        self.commit_delays: deque[int] = deque(maxlen=DELAYS_KEPT)
         self.input = Partition(topics.partials, shard)
         self.own = Partition(topics.state, shard)
         self.transactional_id = f"{topics.app_id}.evaluate.{shard}"
@@ -64,6 +67,10 @@ class EvaluateStage:
         self._meta: state_wire.Meta | None = None
         self._decided = Decisions()
         self._unpublished: list[Transition] = []
+        # When the records were appended by which something was decided: newest, not frozen yet, not visible yet.
+        self._ripened_at: EpochUs | None = None
+        self._decided_by: list[EpochUs] = []
+        self._unpublished_by: list[EpochUs] = []
         self._committed_at = EpochUs(0)
         self._phase = phase_of(self.input, publishing.state_interval)
         self._merged_bytes = 0
@@ -123,14 +130,26 @@ class EvaluateStage:
                 partial = partial_wire.decode(record.value)
                 where = f"shard {self.input.index} (a partial of {partial.source} {partial.partition})"
                 check_revision(where, partial.origin.revision, partial.origin.config, self._rules)
-                self._evaluator.merge(partial)
+                self._merge(partial)
                 self._merged_bytes += len(record.value)
         self.next_offset = fetched.next_offset
         if fetched.records:
             self._take_decisions()
 
+    def _merge(self, partial: Partial) -> None:
+        before = self._watermark(partial.source)
+        self._evaluator.merge(partial)
+        if partial.appended is not None and self._watermark(partial.source) > before:
+            self._ripened_at = partial.appended
+
+    def _watermark(self, source: str) -> EpochUs:
+        state = self.sources.get(source)
+        return BEGINNING if state is None else state.time.watermark
+
     def _take_decisions(self) -> None:
         decided = self._evaluator.decide()
+        if decided.transitions and self._ripened_at is not None:
+            self._decided_by.append(self._ripened_at)
         self._decided.transitions += decided.transitions
         if self._publishing.verdicts:
             self._decided.verdicts += decided.verdicts
@@ -180,6 +199,7 @@ class EvaluateStage:
             Outgoing(self.own.topic, state_wire.META_KEY, state_wire.encode_meta(self._meta), self.own.index),
         ]
         self._unpublished = decided.transitions
+        self._unpublished_by, self._decided_by = self._decided_by, []
         return Outbox(sequence, records)
 
     def _alert(self, transition: Transition, now: EpochUs) -> Outgoing:
@@ -232,7 +252,8 @@ class EvaluateStage:
         for transition in self._unpublished:
             self.tallies["alerts", transition.status] += 1
             self.alert_delays.append(now - transition.at)
-        self._unpublished = []
+        self.commit_delays.extend(max(0, now - appended) for appended in self._unpublished_by)
+        self._unpublished, self._unpublished_by = [], []
         self.merged_until = 0 if self._meta is None else self._meta.next_offset
         self.tallies.update(self._evaluator.tallies)
         self._evaluator.tallies.clear()

@@ -87,10 +87,11 @@ class Metrics:
             return
         for stage in self._worker.shard_stages():
             # Taken away here: the stage only collects them.
-            delays = list(stage.alert_delays)
-            stage.alert_delays.clear()
-            for delay in delays:
-                self.alert_delay.observe(delay / 1e6)
+            for delays, histogram in (
+                (stage.alert_delays, self.alert_delay), (stage.commit_delays, self.commit_delay),
+            ):  # fmt: skip
+                while delays:
+                    histogram.observe(delays.popleft() / 1e6)
         for source in self._view.rules.sources:
             watermark = self._worker.source_watermark(source)
             if watermark > BEGINNING:

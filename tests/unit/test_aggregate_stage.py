@@ -179,6 +179,16 @@ def test_a_clock_is_compared_with_the_brokers_before_it_decides_anything(folder:
     assert without_clock.freeze(EpochUs(START)) is None
 
 
+def test_a_partial_says_when_the_records_came_that_ripened_a_window(folder: Path) -> None:
+    busy = fresh(folder)
+    busy.apply(fetched(record(0, 0), at=0))
+    busy.apply(fetched(record(1, 66), record(2, 67), at=67))
+    busy.apply(fetched(record(3, 68), at=68))
+    assert {p.appended for p in partials(busy)} == {EpochUs(START + 66 * SECOND)}
+    busy.apply(fetched(record(4, 69), at=69))
+    assert {p.appended for p in partials(busy)} == {None}
+
+
 def test_an_idle_advance_is_recorded_where_it_happened(folder: Path) -> None:
     idle = fresh(folder)
     idle.apply(fetched(record(0, 0), at=0))

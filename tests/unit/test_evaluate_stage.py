@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
+from support.fold import Event, Fold
 from support.rules import rule, rules
 
-from evaluator.core.event import SECOND, EpochUs, SeriesKey
+from evaluator.core.event import FAILED, MINUTE, SECOND, EpochUs
 from evaluator.core.partial import Origin, Partial
 from evaluator.core.watermark import BEGINNING, PartitionTime
 from evaluator.errors import StateRefused, Superseded
@@ -30,10 +32,12 @@ def stage(revision: int = 1) -> EvaluateStage:
     return begun
 
 
-def partial(begin: int, end: int, origin: Origin, prev: int | None = None) -> Partial:
+def partial(
+    begin: int, end: int, origin: Origin, prev: int | None = None, watermark: int = BEGINNING, **more: Any
+) -> Partial:
     return Partial(
         source="events", partition=0, partitions=1, begin=begin, end=end, sequence=1, before=BEGINNING,
-        time=PartitionTime(), origin=origin, prev=prev, cells=((SeriesKey("api"), ()),),
+        time=PartitionTime(EpochUs(watermark)), origin=origin, prev=prev, **more,
     )  # fmt: skip
 
 
@@ -65,3 +69,21 @@ def test_what_is_merged_during_a_commit_is_not_taken_for_committed() -> None:
     begun.committed(EpochUs(2 * SECOND))
     assert (begun.merged_until, begun.next_offset) == (1, 2)
     assert begun.freeze(EpochUs(3 * SECOND)) is not None
+
+
+def test_the_delay_of_a_commit_counts_from_the_append_that_ripened_its_windows() -> None:
+    begun = stage()
+    failing = Fold(rules(rule()))
+    failing.feed(0, [Event(0, 0, FAILED)])
+    cells = failing.aggregators[0].take().cells
+    begun.apply(
+        fetched(
+            partial(0, 1, Origin(1, OURS), cells=cells, watermark=SECOND, appended=EpochUs(2 * SECOND)),
+            partial(1, 2, Origin(1, OURS), prev=1, watermark=MINUTE, appended=EpochUs(62 * SECOND)),
+            partial(2, 3, Origin(1, OURS), prev=2, watermark=MINUTE),
+        )
+    )
+    assert begun.freeze(EpochUs(63 * SECOND)) is not None
+    begun.committed(EpochUs(64 * SECOND))
+    assert list(begun.commit_delays) == [2 * SECOND]
+    assert list(begun.alert_delays) == [4 * SECOND]

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 AT_ONCE = 5_000
 """Records that a whole read takes at a time: one turn of the event loop."""
 
+_VISIBLE_S = 0.05
+
 _UNKNOWN_TOPIC = 3
 _EXISTS = 36
 _NOT_AUTHORIZED = 29
@@ -230,6 +232,13 @@ class KafkaLog:
                     raise translated(errors.TopicAuthorizationFailedError(name), "create the topic")
                 message = f"cannot create the topic {name}: {why}"
                 raise KafkaUnreachable(message)
+        await self._until_visible({spec.name for spec in missing})
+
+    async def _until_visible(self, topics: set[str]) -> None:
+        """A broker answers before it has heard from the controller of what it just created."""
+        async with limited(f"see the new topics {', '.join(sorted(topics))}"):
+            while topics - (await self._metadata(sorted(topics))).keys():
+                await asyncio.sleep(_VISIBLE_S)
 
     async def trim(self, partition: Partition, before: int) -> None:
         """Delete the records below offset `before`."""
