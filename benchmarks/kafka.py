@@ -126,7 +126,7 @@ def _until(process: subprocess.Popen[bytes], reached: object) -> float:
                 return time.perf_counter()
         except OSError:
             pass
-        time.sleep(0.02)
+        time.sleep(0.25)
     sys.exit("evaluator run ended")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from evaluator.cli import check_config, demo, replay, schema, simulate, topics, version
+from evaluator.cli import check_config, demo, dump, healthcheck, replay, schema, simulate, status, tail, topics, version
 from evaluator.cli import run as run_command
 from evaluator.errors import EvaluatorError
 from evaluator.runtime import logs
@@ -31,6 +31,10 @@ app = typer.Typer(
 )
 app.command("run")(run_command.run)
 app.add_typer(topics.app, name="topics")
+app.command("tail")(tail.tail)
+app.command("dump")(dump.dump)
+app.command("status")(status.status)
+app.command("healthcheck")(healthcheck.healthcheck)
 app.command("demo")(demo.demo)
 app.command("check-config")(check_config.check_config)
 app.command("replay")(replay.replay)

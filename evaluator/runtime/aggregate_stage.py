@@ -310,12 +310,12 @@ class AggregateStage:
         self._ripened_at = None
         self.tallies.update(self._aggregator.tallies)
         self._aggregator.tallies.clear()
-        records = [
-            record
-            for shard, of_shard in enumerate(partial.split(self._shards))
-            if everywhere or of_shard.cells
-            for record in self._partials(shard, of_shard, sent)
-        ]
+        decides = bool(partial.idle_advances or partial.future_rejections)
+        of_shards = list(enumerate(partial.split(self._shards)))
+        told = [(shard, of_shard) for shard, of_shard in of_shards if everywhere or of_shard.cells]
+        if decides and not told:
+            told = of_shards[:1]  # what a clock decided is in the log, whoever needs it or not
+        records = [record for shard, of_shard in told for record in self._partials(shard, of_shard, sent)]
         if everywhere:
             self._announced, self._announce = partial.time.watermark, False
         self._progress = self._progress_after(partial.sequence, sent)

@@ -60,6 +60,7 @@ class EvaluateStage:
         self.own = Partition(topics.state, shard)
         self.transactional_id = f"{topics.app_id}.evaluate.{shard}"
         self.next_offset = 0
+        self.lag = 0
         # How far the partials are merged by what is committed.
         self.merged_until = 0
         self._rules, self._shards, self._topics, self._publishing = rules, shards, topics, publishing
@@ -133,6 +134,7 @@ class EvaluateStage:
                 self._merge(partial)
                 self._merged_bytes += len(record.value)
         self.next_offset = fetched.next_offset
+        self.lag = max(0, fetched.high_watermark - fetched.next_offset)
         if fetched.records:
             self._take_decisions()
 

@@ -154,8 +154,11 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where others find the page: `external_url`, or else the address that it listens on."""
-        if self.external_url is not None:
-            return self.external_url.rstrip("/")
+        return self.local_url if self.external_url is None else self.external_url.rstrip("/")
+
+    @property
+    def local_url(self) -> str:
+        """Where this machine finds the page."""
         host, port = self.web.address
         if host in _EVERYWHERE:
             host = "127.0.0.1"

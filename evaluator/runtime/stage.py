@@ -53,6 +53,10 @@ class Stage(Protocol):
         """Where to read on."""
 
     @property
+    def lag(self) -> int:
+        """Records between us and the end of the input, as of the last fetch."""
+
+    @property
     def is_full(self) -> bool:
         """Whether what is pending is so much that reading should wait for the commit under way."""
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
+from evaluator.runtime.log.port import Outgoing
 from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from evaluator.runtime.log.port import Log
 
 
 class Profile(NamedTuple):
@@ -81,3 +85,20 @@ class Scenario:
         if profile.functions:
             event["function"] = rng.choice(profile.functions)
         return event
+
+
+AT_ONCE = 2_000
+
+
+async def send(log: Log, topic: str, scenario: Scenario, count: int) -> None:
+    """Write the first `count` events to a topic, in turn to its partitions. Raises `UnknownTopic`.
+
+    A record's time is that of its arrival, as if it had been written then.
+    """
+    partitions = await log.partitions(topic)
+    arrivals = enumerate(islice(scenario.events(), count))
+    while batch := [
+        Outgoing(topic, None, event, number % partitions, timestamp=arrival // 1000)
+        for number, (arrival, event) in islice(arrivals, AT_ONCE)
+    ]:
+        await log.append(batch)

@@ -1,8 +1,10 @@
 """Records in files: a line a record, bare or in an envelope (docs/semantics.md, 13).
 
 A bare line is a record's value; it has no timestamp, key or headers. An envelope says them:
-`{"timestamp": ms, "key": .., "headers": {..}, "value": ..}`. A string value is the raw record
-(`"encoding": "base64"` for binary), null a tombstone, any other JSON the record's own text.
+`{"offset": n, "timestamp": ms, "key": .., "headers": {..}, "value": ..}`. A string value is the raw record
+(`"encoding": "base64"` for binary), null a tombstone, any other JSON the record's own text. Offsets are given
+by `dump`: recorded decisions name them, and a log has gaps (markers, compaction) and may begin anywhere. Without
+them records are counted from 0. An envelope without a value is no record: it says that the log goes on to its offset.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -34,10 +36,13 @@ class Line(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    offset: int | None = None
+    is_record: bool = True
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
-    value: msgspec.Raw
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    offset: Annotated[int, msgspec.Meta(ge=0)] | None = None
     timestamp: int | None = None
     key: str | None = None
     headers: dict[str, str] = {}
@@ -58,12 +63,17 @@ _NULL = b"null"
 
 
 class Columns(NamedTuple):
-    """A run of records as columns of equal length; without keys and headers where the lines are bare."""
+    """A run of records as columns of equal length; without keys and headers where the lines are bare.
+
+    `offsets` only where they are not simply the next ones; `end` is where the log stands after them, if it says so.
+    """
 
     values: Sequence[bytes | None]
     timestamps: Sequence[int | None]
     keys: Sequence[bytes | None] | None = None
     headers: Sequence[tuple[tuple[str, bytes], ...]] | None = None
+    offsets: Sequence[int] | None = None
+    end: int | None = None
 
 
 CHUNK_BYTES = 16 << 20
@@ -102,21 +112,33 @@ def _unless_blank(line: bytes) -> bytes | None:
 
 def enveloped_columns(lines: Iterable[bytes], size: int, name: str) -> Iterator[Columns]:
     """One envelope a line, `size` at a time. Raises `UsageError` that names the file and line."""
-    first = 1
+    first, position = 1, 0
     for chunk in _chunks(lines, size):
         opened = [
             _opened(line, name, number) if line.strip() else Line(-1, None, None)
             for number, line in enumerate(chunk, first)
         ]
+        offsets = []
+        for number, line in enumerate(opened, first):
+            at = position if line.offset is None else line.offset
+            if at < position:
+                message = f"{name}:{number}: offset {at} does not follow {position - 1}; offsets must rise"
+                raise UsageError(message)
+            position = at + line.is_record
+            if line.is_record:
+                offsets.append(at)
         first += len(chunk)
-        timestamps, keys, values, headers = zip(*opened, strict=True)
-        yield Columns(values, timestamps, keys, headers)
+        records = [line for line in opened if line.is_record]
+        yield Columns(
+            [line.value for line in records], [line.timestamp for line in records], [line.key for line in records],
+            [line.headers for line in records], offsets, position,
+        )  # fmt: skip
 
 
 def _opened(line: bytes, name: str, number: int) -> Line:
     try:
         envelope = _ENVELOPE.decode(line)
-        value = _value(bytes(envelope.value), envelope.encoding)
+        value, is_record = _value_of(envelope)
     except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError) as error:
         message = (
             f"{name}:{number}: not an envelope ({error}); expected "
@@ -125,7 +147,18 @@ def _opened(line: bytes, name: str, number: int) -> Line:
         raise UsageError(message) from error
     headers = tuple((key, text.encode()) for key, text in envelope.headers.items())
     key = None if envelope.key is None else envelope.key.encode()
-    return Line(-1 if envelope.timestamp is None else envelope.timestamp, key, value, headers)
+    timestamp = -1 if envelope.timestamp is None else envelope.timestamp
+    return Line(timestamp, key, value, headers, envelope.offset, is_record)
+
+
+def _value_of(envelope: _Envelope) -> tuple[bytes | None, bool]:
+    """The value, and whether there is a record at all. Raises as decoding does."""
+    if not isinstance(envelope.value, msgspec.UnsetType):
+        return _value(bytes(envelope.value), envelope.encoding), True
+    if envelope.offset is None:
+        missing = "neither a value nor an offset"
+        raise msgspec.DecodeError(missing)
+    return None, False
 
 
 def _value(raw: bytes, encoding: str | None) -> bytes | None:
@@ -137,9 +170,12 @@ def _value(raw: bytes, encoding: str | None) -> bytes | None:
     return text.encode() if encoding is None else base64.b64decode(text, validate=True)
 
 
-def envelope(timestamp: int, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> bytes:
+def envelope(
+    timestamp: int, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]],
+    offset: int | None = None,
+) -> bytes:  # fmt: skip
     """The envelope line of a record, newline included."""
-    fields: dict[str, Any] = {"timestamp": timestamp}
+    fields: dict[str, Any] = {"timestamp": timestamp} if offset is None else {"offset": offset, "timestamp": timestamp}
     if key is not None:
         fields["key"] = key.decode("utf-8", "replace")
     named = {name: data.decode("utf-8", "replace") for name, data in headers}
@@ -150,6 +186,11 @@ def envelope(timestamp: int, key: bytes | None, value: bytes | None, headers: It
     except UnicodeDecodeError:
         fields |= {"encoding": "base64", "value": base64.b64encode(value or b"").decode()}
     return msgspec.json.encode(fields) + b"\n"
+
+
+def position_line(offset: int) -> bytes:
+    """The envelope line that says how far a log goes on without a record, newline included."""
+    return msgspec.json.encode({"offset": offset}) + b"\n"
 
 
 def decision_line(source: str, partition: int, decision: ClockDecision) -> bytes:

@@ -151,7 +151,7 @@ async def dumped(service: Service, folder: Path, *, decisions: bool) -> list[dic
     options = ["--envelope"]
     if decisions:
         file = folder / "decisions.ndjson"
-        await asyncio.to_thread(command, "dump", "--decisions", "--config", str(service.rules), "--out", str(file))
+        await asyncio.to_thread(command, "dump", "--decisions", "--out", str(file))
         assert file.read_text()
         options += ["--decisions", str(file)]
     return await asyncio.to_thread(service.replay_files, files, *options)

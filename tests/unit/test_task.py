@@ -42,6 +42,7 @@ class Numbers:
     input, own = IN, OWN
     transactional_id = "app.numbers.0"
     next_offset = 0
+    lag = 0
     is_full = False
 
     def __init__(self, size: int = 1) -> None:

@@ -237,7 +237,7 @@ class KafkaLog:
     async def _until_visible(self, topics: set[str]) -> None:
         """A broker answers before it has heard from the controller of what it just created."""
         async with limited(f"see the new topics {', '.join(sorted(topics))}"):
-            while topics - (await self._metadata(sorted(topics))).keys():
+            while topics - (await self._metadata(sorted(topics))).keys():  # noqa: ASYNC110  # the broker tells nobody
                 await asyncio.sleep(_VISIBLE_S)
 
     async def trim(self, partition: Partition, before: int) -> None:

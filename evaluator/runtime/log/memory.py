@@ -144,10 +144,13 @@ class MemoryLog:
         timestamps: Sequence[int | None],
         keys: Sequence[bytes | None] | None = None,
         headers: Sequence[Headers] | None = None,
+        offsets: Sequence[int] | None = None,
+        end: int | None = None,
     ) -> None:
         """Write many records to one partition, given as columns of equal length: the fast way for a backlog.
 
-        `timestamps` in milliseconds. Not for compacted topics unless every key is given.
+        `timestamps` in milliseconds. `offsets` where they are not simply the next ones, `end` where the log stands
+        after them. Not for compacted topics unless every key is given.
         """
         if not len(values) == len(timestamps) == len(keys or values):
             message = f"columns of different lengths for {partition.topic} partition {partition.index}"
@@ -155,9 +158,13 @@ class MemoryLog:
         largest = max(map(len, filter(None, values)), default=0)
         if largest > self._cluster.max_record_bytes:
             raise RecordTooLarge(partition.topic, None, largest)
-        self._cluster.log(partition).extend(
-            timestamps, repeat(None) if keys is None else keys, values, repeat(()) if headers is None else headers
-        )
+        log = self._cluster.log(partition)
+        log.extend(
+            timestamps, repeat(None) if keys is None else keys, values, repeat(()) if headers is None else headers,
+            offsets,
+        )  # fmt: skip
+        if end is not None:
+            log.skip(end)
         self._cluster.changed({partition.topic})
 
     async def trim(self, partition: Partition, before: int) -> None:

@@ -57,15 +57,24 @@ class PartitionLog:
         keys: Iterable[bytes | None],
         values: Iterable[bytes | None],
         headers: Iterable[Headers] = repeat(()),
+        offsets: Iterable[int] | None = None,
     ) -> None:
-        """Append records outside any transaction, given as columns; the shortest column decides how many."""
+        """Append records outside any transaction, given as columns; the shortest column decides how many.
+
+        `offsets` must rise from the present end; without them they are the next ones.
+        """
         before = len(self._records)
         # tuple.__new__ instead of Record(...): all in C, a third of the time.
-        columns = zip(count(self.end), timestamps, keys, values, headers, strict=False)
+        columns = zip(count(self.end) if offsets is None else offsets, timestamps, keys, values, headers, strict=False)
         self._records.extend(map(tuple.__new__, repeat(Record), columns))
         added = len(self._records) - before
-        self.end += added
+        if added:
+            self.end = self._records[-1].offset + 1
         self._compact_if_due(added)
+
+    def skip(self, offset: int) -> None:
+        """Go on at `offset`, as after markers or compacted records."""
+        self.end = max(self.end, offset)
 
     def write(self, transaction: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers) -> int:
         """Append one record of an open transaction; gives its offset."""

@@ -203,6 +203,7 @@ class _Site:
             "config": self._view.rules.hash,
             "unreadable": self._view.unreadable,
             "sources": [_source(source) for source in self._view.sources()],
+            "tasks": self._metrics.tasks(),
         }
         body = await asyncio.to_thread(_status_body, head, found)
         return _compressed(web.Response(body=body, content_type="application/json"))
