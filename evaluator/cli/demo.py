@@ -1,4 +1,4 @@
-"""`evaluator demo`: a simulated incident through the whole service, without a broker."""
+"""`evaluator demo`: a simulated incident through the whole service, without a broker or on one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import sys
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
+from evaluator.cli.connect import settings_of, with_log
 from evaluator.cli.words import Output, alert_line
 from evaluator.errors import UsageError
 from evaluator.runtime import logs
+from evaluator.runtime.clock import SystemClock
 from evaluator.runtime.settings import load
+from evaluator.runtime.topics import Topics
 from evaluator.wire.config.load import load_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from evaluator.runtime.log.port import Log
+    from evaluator.wire.config.load import Config
 
 
 def demo(
@@ -33,6 +40,9 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Other traffic.")] = 1,
     output: Annotated[Output, typer.Option("--output", "-o", help="json: NDJSON alert records.")] = Output.TEXT,
+    kafka: Annotated[
+        str | None, typer.Option("--kafka", metavar="HOST:PORT", help="On this broker, in topics of its own.")
+    ] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the demo's rules and exit.")] = False,
 ) -> None:
     """Play a simulated incident through the whole service, faster than real time, with its page."""
@@ -53,12 +63,28 @@ def demo(
             message = f"{dump}: cannot be written ({error.strerror})"
             raise UsageError(message) from error
         wish = Play(Address(*settings.web.address), settings.url, incident, seconds, seed, stream)
-        asyncio.run(play(config, wish, _say(incident=incident), _json if output is Output.JSON else _text))
+        say, tell = _say(incident=incident), _json if output is Output.JSON else _text
+        if kafka is None:
+            asyncio.run(play(config, wish, say, tell))
+        else:
+            _on_kafka(kafka, rules, lambda own, log, topics: play(own, wish._replace(kafka=(log, topics)), say, tell))
     if dump is not None:
         sys.stderr.write(
             f"\nreplay it:  evaluator demo --print-config > demo.yaml\n"
             f"            evaluator replay --config demo.yaml --envelope {dump}\n"
         )
+
+
+def _on_kafka(bootstrap: str, rules: Path, work: Callable[[Config, Log, Topics], Awaitable[None]]) -> None:
+    """Play on a broker: every topic carries the name of this one demo, so that nothing else is touched."""
+    name = f"demo-{SystemClock().now() // 1_000_000}"
+    topics = Topics(name, f"{name}.alerts", f"{name}.status", f"{name}.verdicts", f"{name}.dlq", f"{name}.control")
+    with TemporaryDirectory() as folder:
+        own = Path(folder) / "demo.yaml"
+        own.write_text(rules.read_text().replace("topic: demo.events", f"topic: {name}.events"))
+        config = load_rules([own])
+    sys.stderr.write(f"topics   {name}.* on {bootstrap}; they stay until you delete them\n")
+    with_log(settings_of(None, bootstrap), lambda log: work(config, log, topics))
 
 
 def _say(*, incident: bool) -> Callable[[str], None]:

@@ -34,9 +34,15 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds` of this clock."""
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its time of day is made up, and so no other clock's."""
+
 
 class SystemClock:
     """The machine's clock."""
+
+    is_simulated = False
 
     def now(self) -> EpochUs:
         """The time of day."""
@@ -54,12 +60,14 @@ class SystemClock:
 class ScaledClock:
     """A clock that starts at `start` and runs `speed` times as fast as the machine's."""
 
+    is_simulated = True
+
     def __init__(self, start: EpochUs, speed: float) -> None:
         self._start, self._speed, self._origin = start, speed, time.monotonic()
 
     def now(self) -> EpochUs:
         """The simulated time of day."""
-        return EpochUs(self._start + round(self.monotonic() * 1e6))
+        return EpochUs(self._start + round((time.monotonic() - self._origin) * self._speed * 1e6))
 
     def monotonic(self) -> float:
         """Simulated seconds since this clock was made."""
@@ -68,6 +76,18 @@ class ScaledClock:
     async def sleep(self, seconds: float) -> None:
         """Wait for simulated seconds."""
         await asyncio.sleep(seconds / self._speed)
+
+
+class HurriedClock(ScaledClock):
+    """Only its time of day runs fast; its waits and limits are real, for brokers that do not hurry."""
+
+    def monotonic(self) -> float:
+        """Real seconds since some fixed moment."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for real seconds."""
+        await asyncio.sleep(seconds)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -106,7 +126,9 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualClock:
-    """The clock of a `VirtualLoop`, starting at `start`."""
+    """The clock of a `VirtualLoop`, starting at `start`: that of everything that runs on it."""
+
+    is_simulated = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, start: EpochUs = EpochUs(0)) -> None:
         self._loop, self._start = loop, start

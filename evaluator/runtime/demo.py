@@ -1,7 +1,7 @@
-"""The demo: the whole service on the in-memory log, with made-up traffic, faster than real time.
+"""The demo: the whole service with made-up traffic, faster than real time, on the in-memory log or on a broker.
 
-The stages, the worker, the records and the page are those of the daemon. Only the clock runs faster and the
-log lives in this process.
+The stages, the worker, the records and the page are those of the daemon. Only the clock runs faster, and without
+a broker the log lives in this process.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.watermark import BEGINNING
-from evaluator.runtime.clock import ScaledClock, SystemClock
+from evaluator.runtime.clock import HurriedClock, ScaledClock, SystemClock
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.memory import MemoryLog
-from evaluator.runtime.log.port import Partition, TopicSpec
+from evaluator.runtime.log.port import Log, Outgoing, Partition, TopicSpec
 from evaluator.runtime.metrics import Metrics
 from evaluator.runtime.service import World, build, prepare
 from evaluator.runtime.topics import Topics
@@ -45,7 +45,10 @@ REFRESH_S = 2
 
 
 class Play(NamedTuple):
-    """What to play. `seconds` is real time, None: until stopped. `dump` gets every record as an envelope."""
+    """What to play. `seconds` is real time, None: until stopped. `dump` gets every record as an envelope.
+
+    `kafka` is a log on real brokers, with the names of topics that are this demo's alone.
+    """
 
     address: Address
     url: str
@@ -53,13 +56,14 @@ class Play(NamedTuple):
     seconds: float | None = None
     seed: int = 1
     dump: BinaryIO | None = None
+    kafka: tuple[Log, Topics] | None = None
 
 
 class Stage(NamedTuple):
     """The log, its clock, and what plays on it."""
 
     clock: ScaledClock
-    log: MemoryLog
+    log: Log
     input: Partition
     topics: Topics
     worker: Worker
@@ -68,19 +72,21 @@ class Stage(NamedTuple):
 async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Callable[[bytes], None]) -> None:
     """Run until stopped. `say` is given lines for a person, `tell` every alert record that is published."""
     start = EpochUs((SystemClock().now() - BEFORE_NOW) // MINUTE * MINUTE)
-    clock = ScaledClock(start, SPEED)
-    log = MemoryLog(clock=clock)
+    clock: ScaledClock = ScaledClock(start, SPEED)
+    log, topics = wish.kafka or (MemoryLog(clock=clock), Topics("demo"))
+    # A client of real brokers waits in real seconds.
+    workers_clock = clock if wish.kafka is None else HurriedClock(start, SPEED)
     (source,) = config.rules.sources.values()
     await log.create([TopicSpec(source.topic, 1)])
-    topics = Topics("demo")
     world = World(
-        shards=4, commit_interval=10 * SECOND, state_interval=20 * SECOND, pace=Pace(5_000, 6.0), external_url=wish.url
-    )
+        shards=4, commit_interval=10 * SECOND, state_interval=20 * SECOND, external_url=wish.url,
+        pace=Pace(5_000, 6.0 if wish.kafka is None else 0.1),
+    )  # fmt: skip
     view = View(config.rules, clock)
     metrics = Metrics(view)
-    service = build(log, config, topics, clock, world, await prepare(log, config, topics, 4), observer=metrics)
+    service = build(log, config, topics, workers_clock, world, await prepare(log, config, topics, 4), observer=metrics)
     metrics.attach(service.worker, service.tallies)
-    health = WorkerHealth(service.worker, clock)
+    health = WorkerHealth(service.worker, workers_clock)
     runner = await serve(make_app(view, metrics, health, refresh_s=REFRESH_S), wish.address)
     stopped = _stop_signal()
     say(f"page     {wish.url}/\nmetrics  {wish.url}/metrics\ntime     {SPEED:.0f} times as fast as real")
@@ -111,10 +117,11 @@ async def _run(stage: Stage, wish: Play, start: EpochUs, tail: Tail, metrics: Me
     await stage.worker.drain()
     await stage.worker.shut_down()
     await tail.look()
+    await tail.stop()
 
 
 async def _traffic(stage: Stage, scenario: Scenario, dump: BinaryIO | None) -> None:
-    """Write events as their time comes, and let go of those that were consumed."""
+    """Write events as their time comes."""
     events = scenario.events()
     arrival, value = next(events)
     while True:
@@ -125,12 +132,18 @@ async def _traffic(stage: Stage, scenario: Scenario, dump: BinaryIO | None) -> N
         if due:
             if dump is not None:
                 dump.writelines(envelope(timestamp, None, written, ()) for timestamp, written in due)
-            await stage.log.append_values(stage.input, [v for _, v in due], [t for t, _ in due])
-        consumed = [(s.input, s.next_offset) for s in stage.worker.source_stages()]
-        consumed += [(s.input, s.next_offset) for s in stage.worker.shard_stages()]
-        for partition, offset in consumed:
-            await stage.log.trim(partition, offset)
+            await stage.log.append([Outgoing(stage.input.topic, None, v, 0, timestamp=t) for t, v in due])
+        if isinstance(stage.log, MemoryLog):
+            await _forget(stage)
         await stage.clock.sleep(5)
+
+
+async def _forget(stage: Stage) -> None:
+    """Let go of what was consumed: a demo may run for days."""
+    for source_stage in stage.worker.source_stages():
+        await stage.log.trim(source_stage.input, source_stage.next_offset)
+    for shard_stage in stage.worker.shard_stages():
+        await stage.log.trim(shard_stage.input, shard_stage.next_offset)
 
 
 def _stop_signal() -> asyncio.Event:
