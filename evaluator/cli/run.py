@@ -18,6 +18,9 @@ def run(
     config: Annotated[list[Path], typer.Option("--config", metavar="FILE", help="Rules; may be given several times.")],
     settings: SettingsFile = None,
     bootstrap: Bootstrap = None,
+    accept_data_loss: Annotated[
+        bool, typer.Option("--accept-data-loss", help="Go on where records were deleted before they were read.")
+    ] = False,
 ) -> int:
     """Evaluate: consume events from Kafka, publish alerts to Kafka, serve the page and the metrics."""
     # The web server takes half a second to import: no other command waits for it.
@@ -29,7 +32,7 @@ def run(
     for warning in rules.warnings:
         sys.stderr.write(f"{warning}\n")
     logs.configure(chosen.log.level, chosen.log.format)
-    return with_log(chosen, lambda log: run_daemon(Run(rules, chosen, log, _say)))
+    return with_log(chosen, lambda log: run_daemon(Run(rules, chosen, log, _say, accept_data_loss)))
 
 
 def _say(text: str) -> None:

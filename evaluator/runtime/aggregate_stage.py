@@ -10,6 +10,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from evaluator.core.aggregate import Aggregator
 from evaluator.core.event import SECOND, EpochUs
 from evaluator.core.partial import FutureRejection, IdleAdvance
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from evaluator.wire.config.load import Config
     from evaluator.wire.decode import Decoded, Rejection
 
+log = structlog.get_logger(__name__)
+
 LONGEST_PAUSE = 10 * SECOND
 """Fetches further apart than this are not one uninterrupted observation of an idle partition."""
 
@@ -43,10 +47,14 @@ COMPARE_AGAIN = 30 * SECOND
 
 
 class Timing(NamedTuple):
-    """How often to commit, and whether this process may consult its clock (a replay may not)."""
+    """How often to commit, and what is allowed.
+
+    A replay may not consult a clock; only who was told to may go on where records were deleted unread.
+    """
 
     commit_interval: int
     uses_clock: bool = True
+    accepts_loss: bool = False
 
 
 class Observed(NamedTuple):
@@ -79,6 +87,7 @@ class AggregateStage:
         self._idle_advances = [d for d in decisions if isinstance(d, IdleAdvance)]
         self._known_future = {(d.offset, d.index) for d in decisions if isinstance(d, FutureRejection)}
         self._letters: list[Outgoing] = []
+        self._lost: tuple[int, int] | None = None
         self._last: LastRecord | None = None
         self._clock_rejected: list[FutureRejection] = []
         self._observed: Observed | None = None
@@ -128,6 +137,7 @@ class AggregateStage:
             self._aggregator = self._fresh(self._aggregator.partitions, bounds[0])
             self._read_from = bounds[0]
             return
+        progress = self._without_lost(progress, bounds[0])
         self._check(progress, bounds, last)
         partitions = max(self._aggregator.partitions, progress.partitions)
         self._aggregator = self._fresh(partitions, progress.next_offset, replace(progress.time))
@@ -137,6 +147,14 @@ class AggregateStage:
         self._known_future |= set(progress.clock_rejected)
         self._prime_until = progress.next_offset
         self._read_from = max(bounds[0], progress.next_offset - self.source.dedup)
+
+    def _without_lost(self, progress: SourceProgress, beginning: int) -> SourceProgress:
+        """Where the user accepts it, go on behind what was deleted: nothing before the next event is covered."""
+        if not self._timing.accepts_loss or progress.next_offset >= beginning:
+            return progress
+        self._lost = (progress.next_offset, beginning)
+        log.error("records.lost", source=self.source.name, partition=self.input.index, offsets=self._lost)
+        return replace(progress, next_offset=beginning, time=replace(progress.time, covered=None), last=None)
 
     def _check(self, progress: SourceProgress, bounds: tuple[int, int], last: Record | None) -> None:
         where = f"source {self.source.name} ({self.input.topic}/{self.input.index})"
@@ -305,8 +323,10 @@ class AggregateStage:
         everywhere = self._announce or new_config or self._passed_a_window_end(self._announced)
         sent = dict(before.sent)
         partial = replace(
-            self._aggregator.take(), sequence=before.sequence + 1, since=self._since(before), appended=self._ripened_at
-        )
+            self._aggregator.take(), sequence=before.sequence + 1, since=self._since(before), appended=self._ripened_at,
+            lost=self._lost,
+        )  # fmt: skip
+        self._lost = None
         self._ripened_at = None
         self.tallies.update(self._aggregator.tallies)
         self._aggregator.tallies.clear()

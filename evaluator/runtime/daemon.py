@@ -74,6 +74,7 @@ class Run(NamedTuple):
     settings: Settings
     log: Log
     say: Callable[[str], None]
+    accepts_loss: bool = False
 
 
 async def run(wish: Run) -> int:
@@ -86,7 +87,7 @@ async def run(wish: Run) -> int:
     metrics = Metrics(view)
     world = World(
         shards=settings.shards, commit_interval=settings.commit_interval, state_interval=settings.state_interval,
-        external_url=settings.url,
+        external_url=settings.url, accepts_loss=wish.accepts_loss,
     )  # fmt: skip
     service = build(wish.log, config, topics, clock, world, partitions, observer=metrics)
     metrics.attach(service.worker, service.tallies)

@@ -35,6 +35,7 @@ class World(NamedTuple):
     pace: Pace = Pace()
     is_replay: bool = False
     verdicts: bool = False
+    accepts_loss: bool = False
     status: bool = True
     external_url: str = "http://127.0.0.1:10095"
 
@@ -61,7 +62,7 @@ def build(
     """A worker for the sources in `partitions` (name to partition count), ready to `run` or `turn`."""
     tallies: Counter[tuple[str, ...]] = Counter()
     by_topic = {config.rules.sources[name].topic: name for name in partitions}
-    timing = Timing(world.commit_interval, uses_clock=not world.is_replay)
+    timing = Timing(world.commit_interval, uses_clock=not world.is_replay, accepts_loss=world.accepts_loss)
     publisher = Publisher(topics.app_id, config.rules.hash, __version__, world.external_url)
     publishing = Publishing(
         publisher, world.state_interval, verdicts=world.verdicts, status=world.status, marks_late=not world.is_replay

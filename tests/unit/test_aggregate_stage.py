@@ -51,12 +51,12 @@ def folder(tmp_path: Path) -> Path:
 
 def stage(
     folder: Path, *, decisions: Sequence[ClockDecision] = (), clock: bool = True, shards: int = 2, revision: int = 0,
-    dedup: int = 0, threshold: int = 1,
+    dedup: int = 0, threshold: int = 1, accepts_loss: bool = False,
 ) -> AggregateStage:  # fmt: skip
     """A stage of partition 0 of 1 that has begun afresh."""
     path = folder / "rules.yaml"
     path.write_text(RULES.format(revision=revision, dedup=dedup, threshold=threshold))
-    timing = Timing(SECOND, uses_clock=clock)
+    timing = Timing(SECOND, uses_clock=clock, accepts_loss=accepts_loss)
     return AggregateStage(load_rules([path]), "events", 0, 1, shards, Topics("app"), timing, Counter(), decisions)
 
 
@@ -276,6 +276,21 @@ def test_state_that_cannot_be_continued_is_refused(
     progress = progress_of(first)
     with pytest.raises(StateRefused, match=message):
         stage(folder, **{"revision": 1, **changes}).restore(progress, bounds, last)
+
+
+def test_an_accepted_loss_is_said_to_every_shard_and_nothing_before_the_next_event_is_covered(folder: Path) -> None:
+    first = fresh(folder)
+    first.apply(fetched(record(0, 0), at=0))
+    second = stage(folder, accepts_loss=True)
+    second.restore(progress_of(first), (5, 9), None)
+    assert second.next_offset == 5
+    (empty, _) = partials(second)
+    assert (empty.prev, empty.begin, empty.end, empty.lost, empty.time.covered) == (1, 5, 5, (1, 5), None)
+    second.apply(fetched(record(5, 200), at=200))
+    told = partials(second)
+    assert {(p.prev, p.begin, p.lost, p.time.covered) for p in told} == {
+        (5, 5, None, START + 205 * SECOND)
+    }  # and the disorder allowed
 
 
 def test_a_process_with_an_older_revision_keeps_off(folder: Path) -> None:
