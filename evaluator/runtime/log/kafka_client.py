@@ -138,7 +138,7 @@ def _cause(error: BaseException, address: str, kafka: KafkaSettings) -> str:  # 
         return f"{address} did not answer within {PROBE_S:.0f} s; check the address, and firewalls on the way"
     if isinstance(error, ConnectionRefusedError):
         return f'cannot reach {address}: connection refused; start a broker, or try "evaluator demo"'
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionResetError, BrokenPipeError)):
         return f"cannot reach {address}: {error.strerror or text}; check kafka.bootstrap_servers"
     return (f"{address} closed the connection ({text}); check kafka.security_protocol "
             f"(it is {kafka.security_protocol}): TLS, SASL or neither")  # fmt: skip
