@@ -21,6 +21,9 @@ def run(
     accept_data_loss: Annotated[
         bool, typer.Option("--accept-data-loss", help="Go on where records were deleted before they were read.")
     ] = False,
+    init: Annotated[
+        bool, typer.Option("--init", help="Begin without state though the alerts topic has alerts.")
+    ] = False,
 ) -> int:
     """Evaluate: consume events from Kafka, publish alerts to Kafka, serve the page and the metrics."""
     # The web server takes half a second to import: no other command waits for it.
@@ -32,7 +35,7 @@ def run(
     for warning in rules.warnings:
         sys.stderr.write(f"{warning}\n")
     logs.configure(chosen.log.level, chosen.log.format)
-    return with_log(chosen, lambda log: run_daemon(Run(rules, chosen, log, _say, accept_data_loss)))
+    return with_log(chosen, lambda log: run_daemon(Run(rules, chosen, log, _say, accept_data_loss, init)))
 
 
 def _say(text: str) -> None:

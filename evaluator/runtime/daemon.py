@@ -21,7 +21,7 @@ from evaluator.runtime.clock import SystemClock
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.port import Log
 from evaluator.runtime.metrics import Metrics
-from evaluator.runtime.preflight import preflight
+from evaluator.runtime.preflight import Wish, preflight
 from evaluator.runtime.service import World, build
 from evaluator.runtime.settings import Settings
 from evaluator.runtime.topics import Topics
@@ -75,6 +75,7 @@ class Run(NamedTuple):
     log: Log
     say: Callable[[str], None]
     accepts_loss: bool = False
+    init: bool = False
 
 
 async def run(wish: Run) -> int:
@@ -82,7 +83,8 @@ async def run(wish: Run) -> int:
     config, settings = wish.config, wish.settings
     signals, clock = Signals(), SystemClock()
     topics = Topics.of(settings)
-    partitions = await preflight(wish.log, config, topics, shards=settings.shards, create=settings.kafka.create_topics)
+    checks = Wish(settings.shards, create=settings.kafka.create_topics, init=wish.init)
+    partitions = await preflight(wish.log, config, topics, checks)
     view = View(config.rules, clock)
     metrics = Metrics(view)
     world = World(

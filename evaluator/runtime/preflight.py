@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from evaluator.errors import EvaluatorError
+from evaluator.errors import EvaluatorError, StateRefused
 from evaluator.runtime.log.port import NotAuthorized, OffsetOutOfRange, Partition
 
 if TYPE_CHECKING:
@@ -53,21 +53,46 @@ async def source_partitions(log_port: Log, config: Config) -> dict[str, int]:
     return {name: there[source.topic].partitions for name, source in config.rules.sources.items()}
 
 
-async def preflight(log_port: Log, config: Config, topics: Topics, *, shards: int, create: bool) -> dict[str, int]:
+class Wish(NamedTuple):
+    """How many shards there are, whether to create what is missing, whether to begin anew beside old alerts."""
+
+    shards: int
+    create: bool = False
+    init: bool = False
+
+
+async def preflight(log_port: Log, config: Config, topics: Topics, wish: Wish) -> dict[str, int]:
     """Check everything, create what is missing if that is wished; how many partitions each source has.
 
-    Raises `TopicsUnfit` and `NotAuthorized`.
+    Raises `TopicsUnfit`, `NotAuthorized` and `StateRefused`.
     """
     partitions = await source_partitions(log_port, config)
-    specs = topics.specs(shards, partitions)
-    if create:
+    specs = topics.specs(wish.shards, partitions)
+    if wish.create:
         await log_port.create(specs)
     findings = compare(specs, await log_port.describe([spec.name for spec in specs]))
     if findings.errors:
         raise TopicsUnfit("\n".join(findings.errors))
     for source in config.rules.sources.values():
         await _may_read(log_port, source.topic)
+    if not wish.init:
+        await _has_its_state(log_port, topics, specs)
     return partitions
+
+
+async def _has_its_state(log_port: Log, topics: Topics, specs: Sequence[TopicSpec]) -> None:
+    """Alerts and no state: the internal topics were lost, or this app is new beside others. Only a person knows."""
+
+    async def holds(name: str, count: int) -> bool:
+        return any([(await log_port.bounds(Partition(name, index)))[1] > 0 for index in range(count)])
+
+    ours = [spec for spec in specs if spec.name in {topics.partials, topics.state} or ".progress." in spec.name]
+    if await holds(topics.alerts, 1) and not any([await holds(spec.name, spec.partitions) for spec in ours]):
+        message = (
+            f"topic {topics.alerts} has alerts, but the internal topics of app_id {topics.app_id} are empty: "
+            f"if its state was lost, every alert would fire anew; if this app is new, start it once with --init"
+        )
+        raise StateRefused(message)
 
 
 def compare(specs: Sequence[TopicSpec], there: Mapping[str, TopicInfo]) -> Findings:
