@@ -78,4 +78,6 @@ def _route_standard_logging(target: TextIO, level: str, common: list[Processor],
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # Its debug lines hold the requests of SASL, passwords included.
+    logging.getLogger("aiokafka.conn").setLevel(logging.INFO)
     root.setLevel(logging.DEBUG if level == "debug" else max(_LEVELS[level], logging.WARNING))

@@ -95,8 +95,11 @@ class Broker:
         self._reap()
 
     def freeze(self) -> None:
-        """Let it hang: connections stay, nothing answers."""
+        """Let it hang: connections stay, nothing answers. Returns when it does."""
         self._signal(signal.SIGSTOP)
+        state = Path(f"/proc/{self.pid}/stat")
+        while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -117,8 +120,9 @@ class Broker:
 
     def _properties(self) -> str:
         text = (HERE / "server.properties").read_text()
-        filled = text.format(port=self.port, controller_port=self._controller_port, data=self._folder / "data")
-        return filled + "".join(f"{name}={value}\n" for name, value in self._extra.items())
+        # The last one counts where a name comes twice.
+        text += "".join(f"{name}={value}\n" for name, value in self._extra.items())
+        return text.format(port=self.port, controller_port=self._controller_port, data=self._folder / "data")
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
