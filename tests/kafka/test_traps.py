@@ -571,7 +571,7 @@ async def test_without_rights_a_start_says_which_one_is_missing(secure: tuple[st
     log = KafkaLog(settings(bootstrap, folder))
     await log.start()
     try:
-        with pytest.raises(NotAuthorized, match="not allowed to see the topic: .*: secret-events"):
+        with pytest.raises(NotAuthorized, match=r"not allowed to see the topic: .*: secret-events"):
             await log.describe(["secret-events"])
         producer = log.producer("app.x")
         with pytest.raises(NotAuthorized, match=r"not allowed to take over the transactional id app\.x"):
