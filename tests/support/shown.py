@@ -17,6 +17,8 @@ NOON = EpochUs(instant("2026-01-28T12:00:00Z", "us"))
 class FixedClock:
     """It is noon, until a test says otherwise."""
 
+    is_simulated = False
+
     def __init__(self, at: EpochUs = NOON) -> None:
         self.at = at
 

@@ -293,6 +293,8 @@ def test_the_group_is_asked_again_after_a_slow_restore(seconds: float, questions
 class Shifted:
     """Another clock, whose time of day is off by `seconds`."""
 
+    is_simulated = False
+
     def __init__(self, clock: Clock) -> None:
         self.seconds = 0
         self._clock = clock
