@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -21,7 +22,7 @@ from evaluator.wire.config.duration import format_duration
 from evaluator.wire.text import decimal, percent, rfc3339, span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from evaluator.core.condition import Condition
     from evaluator.core.decide import Progress
@@ -172,8 +173,12 @@ def rule_record(rule: Rule) -> dict[str, Any]:
     }
 
 
-def window_record(window: Window) -> dict[str, Any]:
-    """A decided window; a run of equal ones says how many and until when."""
+@lru_cache(maxsize=8192)
+def window_record(window: Window) -> Mapping[str, Any]:
+    """A decided window; a run of equal ones says how many and until when.
+
+    Remembered, because a status record shows the same windows again with each new one. Not to be changed.
+    """
     record: dict[str, Any] = {
         "start": rfc3339(window.start),
         "end": rfc3339(window.end),
