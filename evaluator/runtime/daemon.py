@@ -106,7 +106,7 @@ async def run(wish: Run) -> int:
         _prefer_throughput()
         beside = {"tail": tail.follow(clock, LOOK_EVERY_S), "loop lag": metrics.watch_loop(clock)}
         await work_until(service.worker, signals.stopped.wait(), beside)
-        log.info("evaluator.stopping", signal=signals.number)
+        log.info("evaluator.stopping", signal=signal.Signals(signals.number).name if signals.number else None)
         await _shut_down(service.worker)
     finally:
         await runner.cleanup()

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import orjson
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _SECRET = re.compile(r"password|passwd|secret|token|authorization|api_?key|credential", re.IGNORECASE)
 MASK = "***"
+
+SELDOM_S = 10.0
 
 
 def configure(
@@ -68,6 +71,32 @@ def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         return json.dumps(event, default=repr)
 
 
+class Seldom(logging.Filter):
+    """The Kafka client says the same thing every 100 ms for each of its connections while a broker is away.
+
+    Each of its messages passes once in `SELDOM_S`, with how often it was said since.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+        self._held: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to let a record through."""
+        if not record.name.startswith("aiokafka") or record.levelno < logging.WARNING:
+            return True
+        said = (record.name, str(record.msg))
+        if record.created - self._last.get(said, -SELDOM_S) < SELDOM_S:
+            self._held[said] += 1
+            return False
+        self._last[said] = record.created
+        held = self._held.pop(said, 0)
+        if held:
+            record.msg, record.args = f"{record.getMessage()} ({held} more like it)", None
+        return True
+
+
 def _route_standard_logging(target: TextIO, level: str, common: list[Processor], rendered: list[Processor]) -> None:
     """Libraries speak at warning unless we debug: their info is about themselves."""
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -76,6 +105,7 @@ def _route_standard_logging(target: TextIO, level: str, common: list[Processor],
     )
     handler = logging.StreamHandler(target)
     handler.setFormatter(formatter)
+    handler.addFilter(Seldom())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Its debug lines hold the requests of SASL, passwords included.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from evaluator.runtime.logs import MASK, configure
+from evaluator.runtime.logs import MASK, Seldom, configure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,3 +97,23 @@ def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     structlog.get_logger().info("here")
     out, err = capsys.readouterr()
     assert (out, "here" in err) == ("", True)
+
+
+def test_what_the_kafka_client_repeats_is_said_seldom_and_counted() -> None:
+    seldom = Seldom()
+
+    def passed(at: float, name: str = "aiokafka.conn", message: str = "cannot connect to %s") -> str | None:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, message, ("node 1",), None)
+        record.created = at
+        return record.getMessage() if seldom.filter(record) else None
+
+    assert passed(0) == "cannot connect to node 1"
+    assert [passed(at) for at in (1, 5, 9.9)] == [None] * 3
+    assert passed(10) == "cannot connect to node 1 (3 more like it)"
+    assert passed(11, message="another %s") == "another node 1"
+    assert [passed(12, name="ours"), passed(12, name="ours")] == ["cannot connect to node 1"] * 2
+
+
+def test_debug_does_not_include_the_requests_of_sasl() -> None:
+    configure("debug", "json", stream=io.StringIO())
+    assert not logging.getLogger("aiokafka.conn").isEnabledFor(logging.DEBUG)
