@@ -413,6 +413,32 @@ async def test_our_callbacks_run_inside_of_polls_only(kafka: Cluster) -> None:
             assert one.journal == ["assigned in poll: True", "revoked in poll: True", "assigned in poll: True"]
 
 
+async def test_8_and_10_one_assignor_and_requests_that_end_before_the_session(kafka: Cluster) -> None:
+    async with opened(kafka.bootstrap, Patience()) as log:
+        place = await topic(log, kafka)
+        async with member(log, kafka, place.topic) as reader:
+            running = reader.consumer._kafka  # noqa: SLF001  # what it was made with
+            assert running is not None
+            (assignor,) = running._coordinator._assignors  # noqa: SLF001
+            assert assignor.name == "roundrobin"
+            # One lock serves all connections: a black-holed broker holds the others up for one request at most.
+            assert running._client._request_timeout_ms < running._coordinator._session_timeout_ms  # noqa: SLF001
+
+
+async def test_14_a_member_with_everything_paused_stays_as_long_as_it_polls(kafka: Cluster) -> None:
+    async with opened(kafka.bootstrap) as log:
+        place = await topic(log, kafka)
+        async with member(log, kafka, place.topic) as reader:
+            while not reader.journal:
+                await reader.poll()
+            reader.consumer.pause(place)
+            until = asyncio.get_running_loop().time() + 1.3 * HURRIED.session_ms / 1000
+            while asyncio.get_running_loop().time() < until:
+                assert await reader.poll() == {}
+            await reader.consumer.confirm(place)
+            assert reader.journal == ["assigned in poll: True"]
+
+
 async def test_a_partition_is_seen_at_its_end_only_by_an_answered_fetch() -> None:
     broker = own_broker()
     broker.start()
