@@ -163,6 +163,8 @@ class Delivery:
         if newest is None:
             newest = self._stage.sequence_of(await self._log.read(own))
         if newest is not None and newest > outbox.sequence:
+            # Somebody took over between our bump and this look: then the next bump is refused. Else it is a riddle.
+            await self._own()
             message = (f"{own.topic}/{own.index}: sequence {newest} was written by another owner, ours is "
                        f"{outbox.sequence}; two apps must not share an app_id")  # fmt: skip
             raise StateRefused(message)

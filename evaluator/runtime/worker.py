@@ -31,9 +31,6 @@ OFFSETS_EVERY_S = 10.0
 KEEP_ALIVE_EVERY_S = 3_600.0
 """How often to look for tasks that are idle: an hour more or less of a week."""
 
-BUSY_POLL_S = 0.05
-"""While commits are under way an empty poll is this short: what one stage wrote is news for the other."""
-
 QUIET_TURNS = 2
 """Turns without news after which nothing is under way: what one stage wrote, the other read in the next."""
 
@@ -41,6 +38,7 @@ QUIET_TURNS = 2
 class Pace(NamedTuple):
     """How much is read at once, and how long an empty poll waits (seconds of the clock).
 
+    While something is under way it waits only for `busy_poll_s`: what one stage wrote is news for the other.
     `aligns` says whether partitions that run far ahead are held back. A replay feeds the one that is furthest
     behind anyway, and a file that ended early, whose time stands still, must not hold the others for ever.
     """
@@ -48,6 +46,7 @@ class Pace(NamedTuple):
     max_records: int = 5_000
     poll_s: float = 0.2
     aligns: bool = True
+    busy_poll_s: float = 0.05
 
 
 class Worker:
@@ -114,7 +113,7 @@ class Worker:
 
     def _wait_s(self) -> float:
         busy = self.aggregate.is_busy or self.evaluate.is_busy
-        return min(self._pace.poll_s, BUSY_POLL_S) if busy else self._pace.poll_s
+        return min(self._pace.poll_s, self._pace.busy_poll_s) if busy else self._pace.poll_s
 
     async def drain(self) -> None:
         """Turn until nothing is left to read or write, committing everything on the way."""

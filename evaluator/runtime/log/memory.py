@@ -92,9 +92,13 @@ class MemoryLog:
 
     async def bounds(self, partition: Partition) -> tuple[int, int]:
         """The first offset that is kept, and the high watermark."""
-        self._cluster.expire()
-        log = self._cluster.log(partition)
-        return log.first, log.end
+
+        def bounds() -> tuple[int, int]:
+            self._cluster.expire()
+            log = self._cluster.log(partition)
+            return log.first, log.end
+
+        return await self._steps.around("log.bounds", bounds, f"{partition.topic}-{partition.index}")
 
     async def offset_at(self, partition: Partition, timestamp_ms: int) -> int:
         """The first offset whose record's time is at or after `timestamp_ms`; the end where there is none."""
@@ -183,6 +187,10 @@ class MemoryLog:
     async def grow(self, topic: str, partitions: int) -> None:
         """Add partitions to a topic until it has `partitions`."""
         self._cluster.grow(topic, partitions)
+
+    def generation(self, group: str) -> int:
+        """How many times the group has shared out its partitions."""
+        return self._cluster.group(group).generation
 
     def committed(self, group: str) -> Mapping[Partition, int]:
         """The offsets that members of `group` have committed."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from evaluator.runtime.log.memory_group import Member
-from evaluator.runtime.log.port import Fetched, OffsetOutOfRange, Partition, StaleGeneration
+from evaluator.runtime.log.port import Fetched, KafkaUnreachable, OffsetOutOfRange, Partition, StaleGeneration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,9 +48,14 @@ class MemoryConsumer:
             message = f"the consumer of group {self._name} is not running"
             raise RuntimeError(message)
         clock = self._cluster.clock
-        await self._steps.at("consumer.poll:before")
-        await asyncio.sleep(0)
         deadline = clock.monotonic() + timeout_s
+        try:
+            await self._steps.at("consumer.poll:before")
+        except KafkaUnreachable:
+            # As a real client: no broker, no news, and no error.
+            await clock.sleep(max(0.0, deadline - clock.monotonic()))
+            return {}
+        await asyncio.sleep(0)
         while True:
             self._member.seen = clock.monotonic()
             await self._follow_group()
@@ -60,6 +65,7 @@ class MemoryConsumer:
             if left <= 0 or any(one.records for one in fetched.values()):
                 break
             await self._wait(left)
+            await self._steps.at("consumer.poll:woken")
         self._steps.note("consumer.poll", self._name, *(_summary(*entry) for entry in fetched.items()))
         await self._steps.at("consumer.poll:after")
         return fetched
@@ -120,6 +126,7 @@ class MemoryConsumer:
             self._group.expire(self._member)
             if self._group.must_rejoin(self._member):
                 if self._positions:
+                    await self._steps.at("consumer.revoke:before")
                     await self._rebalance.revoked(sorted(self._positions))
                 self._positions, self._paused = {}, set()
                 self._group.rejoin(self._member)

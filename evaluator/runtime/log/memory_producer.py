@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from evaluator.runtime.log.port import OutcomeUnknown, RecordTooLarge, SendFailed
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
@@ -17,7 +19,11 @@ class MemoryProducer:
     """See `port.Producer`.
 
     A send is in the log at once. A record that is refused fails its awaitable only: as with a real client
-    the commit would succeed without it, so every awaitable must be awaited.
+    the commit would succeed without it, so every awaitable must be awaited. After a failed send the next ones
+    fail too, also those of the next transaction, until the epoch is raised (sequence numbers have a gap).
+
+    An end that is still on its way when its answer is given up uses the epoch that the client has when it
+    arrives, as a real client's repetition does; `revive` replaces the client, and with it what it had under way.
     """
 
     def __init__(self, cluster: Cluster, steps: Steps, transactional_id: str) -> None:
@@ -26,22 +32,25 @@ class MemoryProducer:
         self._begun = False
         self._wrote = False
         self._stopped = False
+        self._has_gap = False
+        self._client = object()
 
     async def start(self) -> None:
         """Take over the transactional id."""
         self._check_running()
         own = await self._steps.around("producer.start", lambda: self._cluster.start(self._id), self._id)
-        self._own, self._begun = own, False
+        self._own, self._begun, self._has_gap = own, False, False
 
     async def bump(self) -> None:
         """Raise the own epoch; an open transaction of ours is aborted."""
         own = self._started()
         own = await self._steps.around("producer.bump", lambda: self._cluster.bump(self._id, own), self._id)
         # Only now: who never sees the answer does not know its epoch either.
-        self._own, self._begun = own, False
+        self._own, self._begun, self._has_gap = own, False, False
 
     async def revive(self) -> None:
-        """Bump: in memory there is no client underneath that could still send something."""
+        """Replace the client, then bump: what the old one still sends has an old epoch."""
+        self._client = object()
         await self.bump()
 
     def begin(self) -> None:
@@ -60,13 +69,25 @@ class MemoryProducer:
         if refusal is not None:
             answer.set_exception(refusal)
             return answer
-        await self._steps.at("producer.send:before")
-        partition, offset, at = self._cluster.write(self._id, own, record)
-        self._wrote = True
-        self._steps.note("producer.send", self._id, f"{partition.topic}-{partition.index}@{offset}")
-        await self._steps.at("producer.send:after")
-        answer.set_result(at)
+        try:
+            await self._steps.at("producer.send:before")
+            self._check_sequence()
+            partition, offset, at = self._cluster.write(self._id, own, record)
+            self._wrote = True
+            self._steps.note("producer.send", self._id, f"{partition.topic}-{partition.index}@{offset}")
+            await self._steps.at("producer.send:after")
+        except (SendFailed, OutcomeUnknown, RecordTooLarge) as error:
+            self._has_gap = True
+            answer.set_exception(error)
+            answer.exception()  # said once; asyncio need not say it again where nobody awaits it
+        else:
+            answer.set_result(at)
         return answer
+
+    def _check_sequence(self) -> None:
+        if self._has_gap:
+            message = f"{self._id}: the broker expects another sequence number"
+            raise SendFailed(message)
 
     async def commit(self) -> None:
         """Commit; without an accepted record nothing happens."""
@@ -81,9 +102,13 @@ class MemoryProducer:
         self._stopped = True
 
     async def _end(self, name: str, *, commit: bool) -> None:
-        own = self._in_transaction()
-        wrote = self._wrote
-        await self._steps.around(name, lambda: self._cluster.end(self._id, own, commit=commit, wrote=wrote), self._id)
+        own, wrote, client = self._in_transaction(), self._wrote, self._client
+
+        def end() -> None:
+            epoch = self._own if self._client is client and self._own is not None else own
+            self._cluster.end(self._id, epoch, commit=commit, wrote=wrote)
+
+        await self._steps.around(name, end, self._id)
         self._begun = False
 
     def _check_running(self) -> None:

@@ -17,6 +17,17 @@ Journal: TypeAlias = list[tuple[str, str]]
 """What happened, in order: the name of the effect and a summary of its arguments."""
 
 
+class Adrift(Exception):  # what became of a request
+    """Raised by a step before an effect: the request is on its way, nobody waits for its answer any more.
+
+    `later` is given the effect, to have it at some other time; `error` is what the client is told.
+    """
+
+    def __init__(self, error: Exception, later: Callable[[Callable[[], object]], None]) -> None:
+        super().__init__("adrift")
+        self.error, self.later = error, later
+
+
 class Steps:
     """The hooks of one process."""
 
@@ -36,7 +47,11 @@ class Steps:
     async def around(self, name: str, effect: Callable[[], T], *summary: object) -> T:
         """Run `effect` between its two moments. The second is not reached when it raises."""
         if self._step is not None:
-            await self._step(f"{name}:before")
+            try:
+                await self._step(f"{name}:before")
+            except Adrift as adrift:
+                adrift.later(effect)
+                raise adrift.error from None
         result = effect()
         self.note(name, *summary)
         if self._step is not None:

@@ -1,0 +1,71 @@
+"""Events of one seed: written partly before the service starts, partly while it runs, on every partition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from evaluator.core.event import SECOND, EpochUs
+from evaluator.wire.text import rfc3339
+
+if TYPE_CHECKING:
+    import random
+
+STEP_S = 3.5
+WINDOW_S = 10
+
+RULES = """
+version: 1
+sources:
+  events: {topic: t, format: json, out_of_orderness: 2s, idle_after: 15s, dedup: 4,
+           fields: {time: t, id: id, failed: {s: ">= 500"}}}
+surfaces:
+  api: {source: events, match: {app: api}, group_by: [f]}
+alerts:
+  Errors: {surface: api, when: error_ratio > 20%, window: 10s, consecutive: 2, min_samples: 1, severity: page}
+  Hopping: {surface: api, when: error_count > 2, window: 30s, every: 10s, severity: ticket}
+"""
+
+
+class Due(NamedTuple):
+    """A record that a producer has at a time of its own; the log may get it later."""
+
+    at_s: float
+    partition: int
+    value: bytes
+
+
+def traffic(rng: random.Random, start: EpochUs, partitions: int, *, is_punctual: bool) -> list[Due]:
+    """Everything that producers will have to say, in the order of its time; `at_s` counts from `start`.
+
+    Bad stretches come and go. A punctual one keeps to the source's `out_of_orderness`. One partition may fall
+    silent early and never come back: then a clock has to decide for it.
+    """
+    windows = rng.randrange(9, 12)
+    bad = {w for first in (rng.randrange(1, 3), rng.randrange(5, 7)) for w in range(first, first + rng.randrange(2, 4))}
+    silent = rng.randrange(partitions) if partitions > 1 and rng.random() < 0.4 else None
+    found: list[Due] = []
+    for partition in range(partitions):
+        end = windows * WINDOW_S * (0.5 if partition == silent else 1.0)
+        at, number = rng.random() * STEP_S, 0
+        while at < end:
+            number += 1
+            early = rng.random() * 1.9
+            if not is_punctual and rng.random() < 0.08:
+                early = rng.choice((rng.random() * 25, -40.0))
+            fails = int(at // WINDOW_S) in bad and rng.random() < 0.8
+            event = {"t": rfc3339(EpochUs(start + int((at - early) * SECOND))), "app": "api", "f": rng.choice("ab"),
+                     "s": 500 if fails else 200, "id": f"{partition}-{number}"}  # fmt: skip
+            value = orjson.dumps(event)
+            found.append(Due(at, partition, value))
+            if rng.random() < 0.08:
+                found.append(Due(at, partition, value))
+            if rng.random() < 0.04:
+                found.append(Due(at, partition, b"{"))
+            at += rng.random() * 2 * STEP_S
+        if partition != silent:
+            closing = {"t": rfc3339(EpochUs(start + (windows * WINDOW_S + 25) * SECOND)), "app": "tick",
+                       "id": f"end-{partition}"}  # fmt: skip
+            found.append(Due(windows * WINDOW_S + 1.0, partition, orjson.dumps(closing)))
+    return sorted(found, key=lambda due: due.at_s)
