@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from evaluator.errors import Superseded
+from evaluator.errors import EvaluatorError, Superseded
 from evaluator.runtime.assignment import Assignment
 from evaluator.runtime.background import Background, finished_within
 from evaluator.runtime.holds import Holds
@@ -52,20 +52,28 @@ TAKE_OVERS = 8
 REVOKE_S = 10.0
 """For the last commits when partitions are taken away. All members wait for it; the epochs protect what is late."""
 
+
+class NoPlace(EvaluatorError):
+    """A partition has no place for its progress yet. Others go on; who can make one is told what to do."""
+
+    exit_code = 4
+
+
 _RESTORED = (TaskState.RUNNING, TaskState.SUSPENDED)
 
 
 class Crew:
-    """See above. `build` makes the stage of a partition."""
+    """See above. `build` makes the stage of a partition, after `prepare` has made sure that it has its place."""
 
     def __init__(
         self, name: str, topics: Sequence[str], build: Callable[[Partition], Stage], log_port: Log, clock: Clock,
-        observer: Observer,
+        observer: Observer, prepare: Callable[[Partition], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.tasks: dict[Partition, Task] = {}
         self.seen_at: dict[Partition, float] = {}
         """When each partition was last heard of, by the clock's `monotonic`; also that it has no news."""
+        self._prepare = prepare
         self._build, self._log, self._clock, self._observe = build, log_port, clock, observer
         self._assignment = Assignment(clock)
         self._background = Background()
@@ -134,13 +142,15 @@ class Crew:
     async def _take_over(self, partition: Partition, task: Task) -> None:
         async with self._room:
             try:
+                if self._prepare is not None:
+                    await self._prepare(partition)
                 await task.take_over(partial(self._assignment.confirm, self.consumer, partition))
             except StaleGeneration as error:
                 self._free(task)
                 log.info("task.not_ours", stage=self.name, partition=task.where, reason=str(error))
             except Superseded as error:
                 self._rest(task, error)
-            except (Fenced, KafkaUnreachable, OutcomeUnknown, SendFailed, OffsetOutOfRange) as error:
+            except (Fenced, KafkaUnreachable, OutcomeUnknown, SendFailed, OffsetOutOfRange, NoPlace) as error:
                 self._set_back(task, error)
             else:
                 # Else there is a rebalance, or it went elsewhere: `settle` knows in time.

@@ -108,7 +108,12 @@ def compare(specs: Sequence[TopicSpec], there: Mapping[str, TopicInfo]) -> Findi
 
 
 def _compare(spec: TopicSpec, info: TopicInfo, findings: Findings) -> None:
-    if info.partitions < spec.partitions or (info.partitions > spec.partitions and spec.partitions > 1):
+    if ".progress." in spec.name and info.partitions < spec.partitions:
+        findings.notes.append(
+            f"topic {spec.name} has {info.partitions} partitions and its source {spec.partitions}: they are added when "
+            f"the new ones are taken over"
+        )
+    elif info.partitions < spec.partitions or (info.partitions > spec.partitions and spec.partitions > 1):
         findings.errors.append(
             f"topic {spec.name} has {info.partitions} partitions and needs {spec.partitions}; {_way_out(spec, info)}"
         )
@@ -130,10 +135,7 @@ def _compare(spec: TopicSpec, info: TopicInfo, findings: Findings) -> None:
 
 
 def _way_out(spec: TopicSpec, info: TopicInfo) -> str:
-    """Source partitions may be added, shards may not change."""
-    if ".progress." in spec.name and info.partitions < spec.partitions:
-        return (f"partitions were added to the source: add them here too with kafka-topics --alter "
-                f"--topic {spec.name} --partitions {spec.partitions}")  # fmt: skip
+    """Shards may not change."""
     if spec.name.endswith((".partials", ".state")):
         return f"set EVALUATOR_SHARDS={info.partitions}, or use a new app_id: shards cannot be changed under one app_id"
     return "recreate it, or use a new app_id"

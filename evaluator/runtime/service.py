@@ -11,6 +11,7 @@ from evaluator.core.event import SECOND
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
 from evaluator.runtime.crew import Crew
 from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
+from evaluator.runtime.growing import Growing
 from evaluator.runtime.stage import Unobserved
 from evaluator.runtime.worker import Pace, Worker
 from evaluator.wire.record import Publisher
@@ -68,12 +69,13 @@ def build(
         publisher, world.state_interval, verdicts=world.verdicts, status=world.status, marks_late=not world.is_replay
     )
 
+    growing = Growing(log, topics, by_topic, partitions)
+
     def aggregate(partition: Partition) -> Stage:
         source = by_topic[partition.topic]
         recorded = (decisions or {}).get((source, partition.index), ())
-        return AggregateStage(
-            config, source, partition.index, partitions[source], world.shards, topics, timing, tallies, recorded
-        )
+        count = growing.count_with(partition)
+        return AggregateStage(config, source, partition.index, count, world.shards, topics, timing, tallies, recorded)
 
     def evaluate(partition: Partition) -> Stage:
         return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies)
@@ -81,7 +83,7 @@ def build(
     watch = observer if observer is not None else Unobserved()
     worker = Worker(
         log,
-        Crew(f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch),
+        Crew(f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch, growing.prepare),
         Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch),
         config.rules,
         clock,

@@ -190,7 +190,7 @@ class Scheduler:
 
     async def _drift(self) -> None:
         """The end of a transaction is on its way, and arrives when the client has long given up."""
-        delay = REQUEST_S + self.rng.choice((0.1, 0.6, 1.1, 3.0, 12.0))
+        delay = REQUEST_S + self.rng.random() ** 2 * 12
         loop = asyncio.get_running_loop()
 
         def later(effect: Callable[[], object]) -> None:

@@ -116,8 +116,11 @@ def run_seeds(seeds: range, jobs: int) -> Iterator[Report]:
     """Run seeds on `jobs` processes, in their order."""
     chunks = [range(n, min(n + CHUNK, seeds.stop)) for n in range(seeds.start, seeds.stop, CHUNK)]
     with ProcessPoolExecutor(jobs, initializer=quiet) as pool:
-        for reports in pool.map(run_chunk, chunks):
-            yield from reports
+        try:
+            for reports in pool.map(run_chunk, chunks):
+                yield from reports
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def total(reports: Iterable[Report]) -> Total:
@@ -169,6 +172,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--report", type=Path)
+    parser.add_argument("--stop", action="store_true", help="end at the first seed that fails")
     wish = parser.parse_args()
     if wish.seed is not None:
         report = try_seed(wish.seed, config())
@@ -187,6 +191,8 @@ def main() -> int:
             if done % 1000 == 0:
                 sys.stderr.write(f"{done} seeds, {time.monotonic() - began:.0f} s\n")
             yield report
+            if wish.stop and report.failure is not None:
+                return
 
     result = total(told(run_seeds(range(wish.first, wish.first + wish.seeds), wish.jobs)))
     text = table(result, time.monotonic() - began, wish.jobs)

@@ -36,6 +36,11 @@ class Due(NamedTuple):
     value: bytes
 
 
+def tick(time: EpochUs, name: str) -> bytes:
+    """An event of no surface: it moves the watermark and nothing else."""
+    return orjson.dumps({"t": rfc3339(time), "app": "tick", "id": name})
+
+
 def traffic(rng: random.Random, start: EpochUs, partitions: int, *, is_punctual: bool) -> list[Due]:
     """Everything that producers will have to say, in the order of its time; `at_s` counts from `start`.
 
@@ -65,7 +70,6 @@ def traffic(rng: random.Random, start: EpochUs, partitions: int, *, is_punctual:
                 found.append(Due(at, partition, b"{"))
             at += rng.random() * 2 * STEP_S
         if partition != silent:
-            closing = {"t": rfc3339(EpochUs(start + (windows * WINDOW_S + 25) * SECOND)), "app": "tick",
-                       "id": f"end-{partition}"}  # fmt: skip
-            found.append(Due(windows * WINDOW_S + 1.0, partition, orjson.dumps(closing)))
+            closing = tick(EpochUs(start + (windows * WINDOW_S + 25) * SECOND), f"end-{partition}")
+            found.append(Due(windows * WINDOW_S + 1.0, partition, closing))
     return sorted(found, key=lambda due: due.at_s)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simulation.oracle import START, TOPICS, Oracle, difference, name_of, order, outcome
 from simulation.scheduler import Life, Odds, Over, Scheduler
-from simulation.traffic import traffic
+from simulation.traffic import Due, tick, traffic
 
-from evaluator.core.event import SECOND
+from evaluator.core.event import SECOND, EpochUs
 from evaluator.core.partial import ClockDecision, FutureRejection, IdleAdvance
 from evaluator.errors import EvaluatorError, StateRefused
 from evaluator.runtime.clock import VirtualClock, run_virtual
@@ -33,8 +33,6 @@ from evaluator.wire import progress as progress_wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from simulation.traffic import Due
 
     from evaluator.runtime.worker import Worker
     from evaluator.wire.config.load import Config
@@ -115,6 +113,7 @@ class Process:
         self.worker: Worker | None = None
         self.is_leaving = False
         self.task = asyncio.create_task(self._live(), name=name)
+        self.task.add_done_callback(self._fell)
 
     async def _step(self, moment: str) -> None:
         if moment == "consumer.revoke:before" and self.worker is not None:
@@ -140,6 +139,12 @@ class Process:
         if not self.life.is_dead:
             self.life.end()
             trial.ended(self, error)
+
+    def _fell(self, task: asyncio.Task[None]) -> None:
+        """An end that no error of ours explains."""
+        if not task.cancelled() and task.exception() is not None:
+            self.life.end()
+            self.trial.failures.append(f"{self.life.name} fell over: {task.exception()!r}")
 
     @property
     def is_alive(self) -> bool:
@@ -183,6 +188,10 @@ class Trial:
         self._names = 0
         self._generations: dict[str, int] = {}
         self.has_lost = False
+        self.partitions = self.shape.partitions
+        self.grow_at = 1e9
+        self.is_finished = False
+        self._growing: asyncio.Task[None] | None = None
         self._published_last = 0.0
 
     # -- what happens -------------------------------------------------------------------------------------
@@ -203,6 +212,7 @@ class Trial:
             process.life.thawed.set()
         if not self._has_refused():
             await producing
+            self.is_finished = True
             await self._settle()
         for slot in slots:
             slot.cancel()
@@ -251,6 +261,8 @@ class Trial:
     async def _trouble(self) -> None:
         """What happens at times instead of at steps."""
         rng, end = self.rng, self.shape.faults_s
+        if rng.random() < 0.3:
+            self.grow_at = rng.uniform(10, end)
         kinds = [self._leave, self._freeze, self._outage, self._crash, self._too_large, self._compact, self._trim]
         if rng.random() < 0.04:
             await self._lose()
@@ -258,6 +270,9 @@ class Trial:
         while self.clock.monotonic() < end:
             await self.clock.sleep(rng.uniform(1, 8))
             self._see_rebalances()
+            if self.clock.monotonic() > self.grow_at:
+                self.grow_at = 1e9
+                await self._grow()
             if self.has_lost and self.failures:
                 return
             if chosen and rng.random() < 0.6:
@@ -299,9 +314,26 @@ class Trial:
     async def _compact(self) -> None:
         await self.log.compact()
 
+    async def _grow(self) -> None:
+        """The source gets one more partition, which has its share of the events from then on."""
+        place, number = Partition("t", self.partitions), 0
+        self.partitions += 1
+        self.counts["grown"] += 1
+        await self.log.grow("t", self.partitions)
+
+        async def produce() -> None:
+            """Nothing that a verdict depends on: what a new partition has for decided windows is late by right."""
+            nonlocal number
+            while not self.is_finished:
+                await self._append([Due(0.0, place.index, tick(EpochUs(self.clock.now() - SECOND), f"new-{number}"))])
+                number += 1
+                await self.clock.sleep(4.0)
+
+        self._growing = asyncio.create_task(produce(), name="producer of a new partition")
+
     async def _trim(self) -> None:
         """The source's retention deletes what was read; deduplication looks back a little."""
-        for index in range(self.shape.partitions):
+        for index in range(self.shape.partitions):  # those that every process knows from the start
             stored = await self.log.read(Partition(TOPICS.progress(SOURCE), index))
             if stored:
                 read = progress_wire.decode(stored[-1].value or b"").next_offset
@@ -360,7 +392,7 @@ class Trial:
                 if not crew.is_settled:
                     return f"{process.life.name}: {crew.name} waits for {crew.unsettled()}"
                 owners.update(task.stage.input for task in crew.running())
-        wanted = [Partition("t", n) for n in range(self.shape.partitions)]
+        wanted = [Partition("t", n) for n in range(self.partitions)]
         wanted += [Partition(TOPICS.partials, n) for n in range(self.shape.shards)]
         if owners != Counter(wanted):
             return f"the partitions have these workers: {owners}"
@@ -404,7 +436,7 @@ class Trial:
         stamps = [record.timestamp or 0 for record in await self.log.read(Partition(TOPICS.alerts, 0))]
         self._published_last = (max(stamps, default=0) * 1000 - START) / SECOND
         self.scheduler.over()
-        oracle = await Oracle(self.config, self.shape.partitions, self.shape.shards, self.accepted, decisions).run()
+        oracle = await Oracle(self.config, self.partitions, self.shape.shards, self.accepted, decisions).run()
         names = Counter(name_of(alert) for alert in seen)
         if twice := [name for name, count in names.items() if count > 1]:
             message = f"published twice: {twice[0]}"

@@ -75,7 +75,6 @@ def test_alerts_without_any_state_need_a_word_of_the_user(config: Config) -> Non
     ("name", "info", "error"),
     [
         ("app.partials", TopicInfo(8, 3, None), "has 8 partitions and needs 2; set EVALUATOR_SHARDS=8"),
-        ("app.progress.events", TopicInfo(2, 3, None), "partitions were added to the source: add them here too"),
         ("app.state", TopicInfo(2, 3, {"cleanup.policy": "delete"}), "has cleanup.policy=delete and needs compact"),
     ],
 )
@@ -83,6 +82,13 @@ def test_a_topic_of_the_wrong_shape_is_an_error_with_a_way_out(name: str, info: 
     specs = [spec for spec in TOPICS.specs(2, {"events": 3}) if spec.name == name]
     (found,) = compare(specs, {name: info}).errors
     assert error in found
+
+
+def test_partitions_added_to_a_source_are_a_note_because_their_places_are_made_when_they_are_taken_over() -> None:
+    specs = [spec for spec in TOPICS.specs(2, {"events": 3}) if spec.name == "app.progress.events"]
+    findings = compare(specs, {"app.progress.events": TopicInfo(2, 3, None)})
+    assert not findings.errors
+    assert "has 2 partitions and its source 3" in findings.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from evaluator.runtime.log.kafka_client import (
@@ -233,6 +233,24 @@ class KafkaLog:
                 message = f"cannot create the topic {name}: {why}"
                 raise KafkaUnreachable(message)
         await self._until_visible({spec.name for spec in missing})
+
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions to a topic until it has `partitions`. Raises `UnknownTopic`, `NotAuthorized`."""
+        if await self.partitions(topic) >= partitions:
+            return
+        async with limited(f"add partitions to {topic}"):
+            answer = await self._admin_client().create_partitions({topic: NewPartitions(partitions)})
+        for name, code, *rest in answer.topic_errors:
+            if code == _NOT_AUTHORIZED:
+                raise translated(errors.TopicAuthorizationFailedError(name), "add partitions to the topic")
+            # Somebody else may have been as quick as we: then there are enough of them.
+            if code and await self.partitions(topic) < partitions:
+                why = rest[0] if rest and rest[0] else errors.for_code(code).__name__
+                message = f"cannot add partitions to the topic {name}: {why}"
+                raise KafkaUnreachable(message)
+        async with limited(f"see the new partitions of {topic}"):
+            while await self.partitions(topic) < partitions:
+                await asyncio.sleep(_VISIBLE_S)
 
     async def _until_visible(self, topics: set[str]) -> None:
         """A broker answers before it has heard from the controller of what it just created."""

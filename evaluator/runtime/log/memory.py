@@ -119,6 +119,10 @@ class MemoryLog:
         for spec in topics:
             self._cluster.create(spec)
 
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions to a topic until it has `partitions`."""
+        await self._steps.around("log.grow", lambda: self._cluster.grow(topic, partitions), topic, partitions)
+
     async def append(self, records: Sequence[Outgoing]) -> None:
         """Write records outside any transaction. When one is refused none is written."""
         for record in records:
@@ -183,10 +187,6 @@ class MemoryLog:
     async def compact(self) -> None:
         """Compact every compacted topic now."""
         self._cluster.compact()
-
-    async def grow(self, topic: str, partitions: int) -> None:
-        """Add partitions to a topic until it has `partitions`."""
-        self._cluster.grow(topic, partitions)
 
     def generation(self, group: str) -> int:
         """How many times the group has shared out its partitions."""

@@ -292,6 +292,9 @@ class Log(Protocol):
     async def create(self, topics: Sequence[TopicSpec]) -> None:
         """Create the topics that are missing."""
 
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions to a topic until it has `partitions`. Raises `UnknownTopic`, `NotAuthorized`."""
+
     async def append(self, records: Sequence[Outgoing]) -> None:
         """Write records outside any transaction (simulated input, control records)."""
 
