@@ -86,11 +86,13 @@ async def _has_its_state(log_port: Log, topics: Topics, specs: Sequence[TopicSpe
     async def holds(name: str, count: int) -> bool:
         return any([(await log_port.bounds(Partition(name, index)))[1] > 0 for index in range(count)])
 
-    ours = [spec for spec in specs if spec.name in {topics.partials, topics.state} or ".progress." in spec.name]
-    if await holds(topics.alerts, 1) and not any([await holds(spec.name, spec.partitions) for spec in ours]):
+    # Each shard writes its state when it is taken over for the first time, before anything is decided. Without it
+    # the partials that are still there would be merged, and every alert published, a second time.
+    (state,) = (spec for spec in specs if spec.name == topics.state)
+    if await holds(topics.alerts, 1) and not await holds(state.name, state.partitions):
         message = (
-            f"topic {topics.alerts} has alerts, but the internal topics of app_id {topics.app_id} are empty: "
-            f"if its state was lost, every alert would fire anew; if this app is new, start it once with --init"
+            f"topic {topics.alerts} has alerts, but the state of app_id {topics.app_id} ({state.name}) is empty: "
+            f"if it was lost, every alert would fire anew; if this app is new, start it once with --init"
         )
         raise StateRefused(message)
 

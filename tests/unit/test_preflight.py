@@ -32,8 +32,10 @@ def config(tmp_path: Path) -> Config:
     return load_rules([path])
 
 
-def checked(config: Config, wish: Wish, *there: TopicSpec, alerts: int = 0, state: int = 0) -> dict[str, int]:
-    """What preflight says of a cluster with these topics, alerts and state records."""
+def checked(
+    config: Config, wish: Wish, *there: TopicSpec, alerts: int = 0, state: int = 0, partials: int = 0
+) -> dict[str, int]:
+    """What preflight says of a cluster with these topics, alerts, state records and partials."""
 
     async def main() -> dict[str, int]:
         log = MemoryLog(clock=VirtualClock(asyncio.get_running_loop()))
@@ -42,6 +44,7 @@ def checked(config: Config, wish: Wish, *there: TopicSpec, alerts: int = 0, stat
             await log.create(TOPICS.specs(2, {"events": 3}))
             await log.append([Outgoing(TOPICS.alerts, b"k", b"{}", 0)] * alerts)
             await log.append([Outgoing(TOPICS.state, b"k", b"{}", 1)] * state)
+            await log.append([Outgoing(TOPICS.partials, b"k", b"{}", 1)] * partials)
         return await preflight(log, config, TOPICS, wish)
 
     return run_virtual(main())
@@ -69,6 +72,11 @@ def test_alerts_without_any_state_need_a_word_of_the_user(config: Config) -> Non
         checked(config, Wish(2), TopicSpec("t", 3), alerts=1)
     assert checked(config, Wish(2, init=True), TopicSpec("t", 3), alerts=1) == {"events": 3}
     assert checked(config, Wish(2), TopicSpec("t", 3), alerts=1, state=1) == {"events": 3}
+
+
+def test_partials_without_state_would_be_merged_and_published_again(config: Config) -> None:
+    with pytest.raises(StateRefused, match=r"the state of app_id app \(app\.state\) is empty"):
+        checked(config, Wish(2), TopicSpec("t", 3), alerts=1, partials=1)
 
 
 @pytest.mark.parametrize(
