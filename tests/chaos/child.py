@@ -118,10 +118,10 @@ def _readers() -> list[Any]:
     found = []
     for task in asyncio.all_tasks():
         frame = getattr(task.get_coro(), "cr_frame", None)
-        owner = None if frame is None else frame.f_locals.get("self")
-        if type(owner).__name__ == "Fetcher" and owner._subscriptions.subscription.__class__.__name__ == (
-            "ManualSubscription"
-        ):
+        owner: Any = None if frame is None else frame.f_locals.get("self")
+        if type(owner).__name__ != "Fetcher":
+            continue
+        if type(owner._subscriptions.subscription).__name__ == "ManualSubscription":
             found.append(type("Reader", (), {"_fetcher": owner}))
     return found
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,17 @@ from support.cluster import OURS_MS, Cluster, own_broker
 from chaos.history import gaps, judge
 from chaos.proxy import Proxy
 from chaos.scenario import Outcome
+from evaluator.errors import StateRefused
 from evaluator.runtime.log.port import Partition
 from evaluator.wire import progress as progress_wire
 from evaluator.wire import state as state_wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from aiokafka import AIOKafkaProducer
+
+    from evaluator.runtime.log.port import Record
 
 PATIENCE_S = 60.0
 
@@ -46,8 +51,18 @@ class Place(Service):
         self, cluster: Cluster, folder: Path, proxied: str, *, rules: str = RULES, partitions: int = 2
     ) -> None:
         super().__init__(cluster, folder, rules=rules, partitions=partitions)
-        self.proxied = proxied
+        self.proxied, self.text = proxied, rules
         self.failures: list[str] = []
+        self.neighbours = AsyncExitStack()
+
+    async def neighbour(self, name: str, *, partitions: int | None = None) -> Place:
+        """Another service on the same broker, with its own topics; it ends with this one."""
+        folder = self._folder / name
+        folder.mkdir()
+        cluster = Cluster(self.bootstrap, OURS_MS)
+        other = Place(cluster, folder, self.proxied, rules=self.text, partitions=partitions or self.partitions)
+        await self.neighbours.enter_async_context(other.running())
+        return other
 
     def begin(
         self, harm: Mapping[str, Any] = HURRIED, *, proxied: bool = True, rules: Path | None = None,
@@ -73,10 +88,20 @@ class Place(Service):
         self._processes.append(process)
         return process
 
-    @property
-    def written(self) -> int:
-        """How many records were written to the source."""
-        return sum(map(len, self._written))
+    async def write_raw(self, producer: AIOKafkaProducer, value: bytes, *, is_judged: bool) -> None:
+        """Append one event to partition 0 with a producer of its own kind; the oracle sees it if it `is_judged`."""
+        if is_judged:
+            self._written[0].append(value)
+        await producer.send_and_wait(self.source, value, partition=0)
+
+    async def reaches(self, partition: int, offset: int, limit_s: float) -> bool:
+        """Whether stage 1 commits a partition up to an offset in time."""
+        deadline = time.monotonic() + limit_s
+        while (await self.progress()).get(partition, 0) < offset:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.1)
+        return True
 
     async def ends(self) -> tuple[dict[int, int], dict[int, int]]:
         """The ends of the source and of the partials, by partition."""
@@ -130,11 +155,12 @@ class Place(Service):
     async def verdict(
         self, scenario: str, what: str, *processes: Process, faults: int, runs: int = 1,
         recovery_s: float | None = None, notes: str = "", oracle: Iterable[Mapping[str, Any]] | None = None,
+        only: Callable[[Mapping[str, Any]], bool] = bool,
     ) -> Outcome:  # fmt: skip
-        """Wait for what the oracle expects, end the processes in order, and compare."""
+        """Wait for what the oracle expects, end the processes in order, and compare the alerts in question."""
         expected = await asyncio.to_thread(self.replayed) if oracle is None else list(oracle)
         deadline = time.monotonic() + PATIENCE_S
-        while len(await self.alerts()) < len(expected) and time.monotonic() < deadline:
+        while sum(map(only, await self.alerts())) < len(expected) and time.monotonic() < deadline:
             if any(process.popen.poll() is not None for process in processes):
                 break
             await asyncio.sleep(0.2)
@@ -144,7 +170,7 @@ class Place(Service):
         for number, process in enumerate(processes):
             await self.gone(f"end of process {number}", process, 0, limit_s=60.0)
         self.failures += await self.missing()
-        found = judge(expected, await self.alerts())
+        found = judge(expected, filter(only, await self.alerts()))
         return Outcome(
             scenario, what, runs, faults, found.expected, found.seen, found.duplicated, found.lost, found.invented,
             recovery_s, tuple(self.failures), notes,
@@ -155,10 +181,18 @@ class Place(Service):
         found = []
         for index in range(self.partitions):
             records = await self.log.read(Partition(self.topics.progress(self.source_name), index))
-            missing = gaps(progress_wire.decode(r.value).sequence for r in records if r.value is not None)
+            missing = gaps(sequence for r in records if (sequence := _sequence(r)) is not None)
             if missing:
                 found.append(f"source partition {index}: sequences {missing} are missing")
         return found
+
+
+def _sequence(record: Record) -> int | None:
+    """Of a progress record; None for one that a scenario damaged."""
+    try:
+        return None if record.value is None else progress_wire.decode(record.value).sequence
+    except StateRefused:
+        return None
 
 
 def last_line(process: Process) -> str:
@@ -203,7 +237,7 @@ async def ground(
         place = Place(
             Cluster(broker.bootstrap, OURS_MS), folder, f"127.0.0.1:{outer}", rules=rules, partitions=partitions
         )
-        async with place.running():
+        async with place.running(), place.neighbours:
             yield Ground(broker, proxy, place)
     finally:
         await proxy.close()

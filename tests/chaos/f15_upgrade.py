@@ -1,0 +1,81 @@
+"""F15: three replicas are replaced one by one by ones with a later revision of the rules, while events come in.
+
+Where a newer revision has been, older ones rest. The alerts of rules that did not change are those of one pass
+under the old rules. Two configurations under one revision are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from kafka.service import RULES
+
+from chaos.ground import HURRIED, ground, traffic
+from chaos.scenario import Outcome, Scenario, Size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHAT = "a rolling upgrade to rules with a later revision over three replicas; one revision with two configurations"
+
+OLD = RULES.replace("version: 1\n", "version: 1\nrevision: 1\n", 1)
+
+ANOTHER = """\
+  Failing{revision}: {{surface: voice-api, when: error_ratio > {percent}%, window: 1m, consecutive: 2, min_samples: 1,
+    severity: page}}
+"""
+
+
+def later(text: str, revision: int, percent: int) -> str:
+    """The rules as a later revision with one more alert."""
+    return text.replace("revision: 1", f"revision: {revision}") + ANOTHER.format(revision=revision, percent=percent)
+
+
+async def run(folder: Path, size: Size) -> Outcome:
+    """Once in the short form, ten upgrades after each other in the full one."""
+    rounds = 10 if size.is_full else 1
+    async with ground(folder, rules=OLD, partitions=3) as here:
+        place = here.place
+        rules = place.rules
+        replicas = [place.begin(HURRIED) for _ in range(3)]
+        rested, worst = 0, 0.0
+        async with traffic(place):
+            await place.caught_up("start", *replicas)
+            for revision in range(2, 2 + rounds):
+                new = folder / f"rules-{revision}.yaml"
+                new.write_text(later(rules.read_text(), revision, 40 + revision))
+                for old in replicas:
+                    fresh = place.begin(HURRIED, rules=new)
+                    await _joined(fresh)
+                    old.signal(signal.SIGTERM)
+                    await place.gone("a replaced replica", old, 0, limit_s=60.0)
+                    rested += old.output().count("task.paused")
+                    replicas = [*replicas[1:], fresh]
+                worst = max(worst, await place.caught_up(f"revision {revision}", *replicas))
+            other = folder / "rules-other.yaml"
+            other.write_text(later(rules.read_text(), 1 + rounds, 99))
+            refused = place.begin(HURRIED, rules=other)
+            await place.gone("the same revision with another hash", refused, 78, says="two configurations")
+            # It took no partition with it: the others go on.
+            worst = max(worst, await place.caught_up("after the refusal", *replicas))
+        if not rested:
+            place.failures.append("no old replica rested")
+        outcome = await place.verdict(
+            "F15", WHAT, *replicas, runs=3 * rounds, faults=3 * rounds + 1, recovery_s=worst,
+            oracle=await asyncio.to_thread(place.replayed),
+            only=lambda alert: alert["alertname"] in {"Failing", "Slow"}, notes=f"{rested} times a partition rested",
+        )  # fmt: skip
+    return outcome
+
+
+async def _joined(process: Any, limit_s: float = 20.0) -> None:
+    """Until a replica has taken something over."""
+    deadline = time.monotonic() + limit_s
+    while "task.restored" not in process.output() and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+
+
+SCENARIOS = (Scenario("F15", WHAT, run),)
