@@ -62,11 +62,10 @@ async def run(folder: Path, size: Size) -> Outcome:
             if beats < recovery / heartbeat_s:
                 place.failures.append(f"{beats} heartbeats of two groups in {recovery:.0f} s")
         faults = process.output().count("harm.done")
-        outcome = await place.verdict(
+        return await place.verdict(
             "F9", WHAT, process, faults=faults, recovery_s=recovery,
             notes=f"{recovery:.0f} s with a session of {session_s:.0f} s: {joins} joins, {beats} heartbeats",
         )  # fmt: skip
-    return outcome
 
 
 SCENARIOS = (Scenario("F9", WHAT, run),)

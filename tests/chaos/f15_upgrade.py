@@ -63,12 +63,11 @@ async def run(folder: Path, size: Size) -> Outcome:
             worst = max(worst, await place.caught_up("after the refusal", *replicas))
         if not rested:
             place.failures.append("no old replica rested")
-        outcome = await place.verdict(
+        return await place.verdict(
             "F15", WHAT, *replicas, runs=3 * rounds, faults=3 * rounds + 1, recovery_s=worst,
             oracle=await asyncio.to_thread(place.replayed),
             only=lambda alert: alert["alertname"] in {"Failing", "Slow"}, notes=f"{rested} times a partition rested",
         )  # fmt: skip
-    return outcome
 
 
 async def _joined(process: Any, limit_s: float = 20.0) -> None:

@@ -88,6 +88,11 @@ class Place(Service):
         self._processes.append(process)
         return process
 
+    @property
+    def written(self) -> int:
+        """How many records were written to the source, as far as the oracle sees them."""
+        return sum(map(len, self._written))
+
     async def write_raw(self, producer: AIOKafkaProducer, value: bytes, *, is_judged: bool) -> None:
         """Append one event to partition 0 with a producer of its own kind; the oracle sees it if it `is_judged`."""
         if is_judged:
