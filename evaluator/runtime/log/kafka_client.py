@@ -210,6 +210,13 @@ async def _stopped(client: Any, seconds: float) -> None:  # noqa: ANN401  # see 
     except (TimeoutError, errors.KafkaError, OSError):
         # Nothing of it is needed any more, and the broker forgets us by itself.
         return
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # aiokafka 0.14 cancels a fetch that waits to be tried again, awaits it, and lets that out as if we had been
+        # cancelled (`Fetcher.close`); what it would have closed next are the connections.
+        await _stopped(client._client, seconds)
 
 
 def error_of(codes: Sequence[int]) -> type[errors.KafkaError] | None:
