@@ -23,7 +23,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from evaluator.core.event import EpochUs
 from evaluator.errors import Watchdog
 from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, started, translated
-from evaluator.runtime.log.kafka_fetch import hand_out_our_records
+from evaluator.runtime.log.kafka_fetch import Unreadable, hand_out_our_records
 from evaluator.runtime.log.port import Fetched, OffsetOutOfRange, Partition, StaleGeneration
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ FETCH_WAIT_MS = 250
 SLACK_S = 0.05
 _AFTER_ERROR_S = 0.2
 
+UNREADABLE_S = 1.0
+"""How long a partition rests after a batch that cannot be read. Every failed poll costs the others what was fetched
+for them: without a rest they would stand still as well."""
+
 
 @dataclass(slots=True)
 class _Change:
@@ -83,6 +87,8 @@ class KafkaConsumer(ConsumerRebalanceListener):
         self._changed = asyncio.Event()
         self._pending: asyncio.Task[dict[TopicPartition, list[Record]]] | None = None
         self._sought_meanwhile: set[Partition] = set()
+        # Until when a partition is left alone that could not be read, by the loop's clock.
+        self._resting: dict[Partition, float] = {}
 
     async def start(self) -> None:
         """Join the group. Raises `UnknownTopic`: aiokafka would wait for it for ever."""
@@ -144,6 +150,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         kafka = self._running()
         await self._follow_group()
         self._check_alive(kafka)
+        self._end_rests(kafka)
         if self._pending is None:
             self._sought_meanwhile.clear()
             self._pending = asyncio.create_task(
@@ -164,6 +171,8 @@ class KafkaConsumer(ConsumerRebalanceListener):
                 if isinstance(error, UNAUTHORIZED):
                     raise translated(error, f"read as group {self._group}") from error
                 log.warning("consumer.failed", group=self._group, error=f"{type(error).__name__}: {error}")
+                if isinstance(error, Unreadable):
+                    self._rest(kafka, Partition(*error.place))
                 await asyncio.sleep(_AFTER_ERROR_S)
         await self._steps.at("consumer.poll:after")
         return fetched
@@ -193,6 +202,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
                 self._assignment = frozenset()
                 self._next.clear()
                 self._seen.clear()
+                self._resting.clear()
                 change.done.set()
             else:
                 self._assignment = frozenset(change.partitions)
@@ -235,6 +245,20 @@ class KafkaConsumer(ConsumerRebalanceListener):
             except errors.IllegalStateError:
                 continue  # a rebalance took it meanwhile
 
+    def _rest(self, kafka: AIOKafkaConsumer, partition: Partition) -> None:
+        """Read the others for a while."""
+        place = TopicPartition(*partition)
+        if partition in self._next and place in kafka.assignment() and place not in kafka.paused():
+            kafka.pause(place)
+            self._resting[partition] = asyncio.get_running_loop().time() + UNREADABLE_S
+
+    def _end_rests(self, kafka: AIOKafkaConsumer) -> None:
+        now = asyncio.get_running_loop().time()
+        for partition in [partition for partition, until in self._resting.items() if until <= now]:
+            del self._resting[partition]
+            if TopicPartition(*partition) in kafka.assignment():
+                kafka.resume(TopicPartition(*partition))
+
     async def _out_of_range(self, error: errors.OffsetOutOfRangeError) -> OffsetOutOfRange:
         ((place, offset),) = error.args[0].items()
         partition = Partition(*place)
@@ -270,6 +294,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         """Stop fetching from these partitions."""
         self._check_assigned(partitions)
         for partition in partitions:
+            self._resting.pop(partition, None)  # only the worker ends its own pause
             try:
                 self._running().pause(TopicPartition(*partition))
             except errors.IllegalStateError as error:
@@ -280,6 +305,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         self._check_assigned(partitions)
         for partition in partitions:
             if partition in self._next:
+                self._resting.pop(partition, None)
                 try:
                     self._running().resume(TopicPartition(*partition))
                 except errors.IllegalStateError as error:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 
 from evaluator.runtime.log.port import Record
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
 _new = tuple.__new__
+
+
+class Unreadable(KafkaError):  # type: ignore[misc]  # aiokafka ships no types
+    """A batch of this partition is damaged, or of a codec that is not known. It may only have been so on its way."""
+
+    def __init__(self, place: TopicPartition, offset: int, cause: KafkaError) -> None:
+        self.place = place
+        super().__init__(f"{place.topic}/{place.partition} from offset {offset} on: {type(cause).__name__} {cause}")
 
 
 def hand_out_our_records(kafka: AIOKafkaConsumer) -> None:
@@ -42,7 +50,10 @@ def _getall(fetched: FetchResult, max_records: int | None = None) -> list[Record
     if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
         return []
     unpacked: _Unpacked = fetched._partition_records
-    rows = unpacked.take(max_records)
+    try:
+        rows = unpacked.take(max_records)
+    except (CorruptRecordException, UnsupportedCodecError) as error:
+        raise Unreadable(fetched._topic_partition, unpacked.next_fetch_offset, error) from error
     fetched._update_position()
     if unpacked.is_empty:
         fetched._partition_records = None
