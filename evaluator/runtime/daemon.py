@@ -10,6 +10,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -19,9 +20,11 @@ from evaluator import __version__
 from evaluator.errors import EvaluatorError
 from evaluator.runtime.clock import SystemClock
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
+from evaluator.runtime.log.kafka_client import probe
 from evaluator.runtime.log.port import Log
 from evaluator.runtime.metrics import Metrics
 from evaluator.runtime.preflight import Wish, preflight
+from evaluator.runtime.rotation import watch_password
 from evaluator.runtime.service import World, build
 from evaluator.runtime.settings import Settings
 from evaluator.runtime.topics import Topics
@@ -105,6 +108,8 @@ async def run(wish: Run) -> int:
         await service.worker.start()
         _prefer_throughput()
         beside = {"tail": tail.follow(clock, LOOK_EVERY_S), "loop lag": metrics.watch_loop(clock)}
+        if settings.kafka.password_file is not None:
+            beside["password"] = watch_password(settings.kafka, partial(probe, settings.kafka, "evaluator"), clock)
         await work_until(service.worker, signals.stopped.wait(), beside)
         log.info("evaluator.stopping", signal=signal.Signals(signals.number).name if signals.number else None)
         await _shut_down(service.worker)
