@@ -128,12 +128,14 @@ def _is_refusal(frame: Any) -> bool:
 
 async def run(folder: Path, size: Size) -> Outcome:
     """All three, one after the other."""
-    async with ground(
-        folder, protocol="SASL_PLAINTEXT", sasl__enabled__mechanisms=MECHANISM, connections__max__reauth__ms="2000",
-        **{"listener.name.proxied.scram-sha-512.sasl.jaas.config": (
+    broker = {
+        "sasl.enabled.mechanisms": MECHANISM,
+        "connections.max.reauth.ms": "2000",
+        "listener.name.proxied.scram-sha-512.sasl.jaas.config": (
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-        )},
-    ) as here:  # fmt: skip
+        ),
+    }
+    async with ground(folder, protocol="SASL_PLAINTEXT", broker=broker) as here:
         place = here.place
         file = folder / "password"
         file.write_text("first\n")

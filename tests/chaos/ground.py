@@ -223,30 +223,35 @@ class Ground:
 
 @asynccontextmanager
 async def ground(
-    folder: Path, *, rules: str = RULES, partitions: int = 2, protocol: str = "PLAINTEXT", **extra: str
+    folder: Path,
+    *,
+    rules: str = RULES,
+    partitions: int = 2,
+    protocol: str = "PLAINTEXT",
+    broker: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Ground]:
     """A broker with a second listener, which is advertised at the proxy's port, and a service with its topics."""
     inner, outer = free_port(), free_port()
-    broker = own_broker(
+    made = own_broker(
         listeners=f"PLAINTEXT://127.0.0.1:{{port}},PROXIED://127.0.0.1:{inner},"
         "CONTROLLER://127.0.0.1:{controller_port}",
         advertised__listeners=f"PLAINTEXT://127.0.0.1:{{port}},PROXIED://127.0.0.1:{outer}",
         listener__security__protocol__map=f"PLAINTEXT:PLAINTEXT,PROXIED:{protocol},CONTROLLER:PLAINTEXT",
         inter__broker__listener__name="PLAINTEXT",
-        **extra,
+        **(broker or {}),
     )
     proxy = Proxy(outer, inner)
     try:
-        await asyncio.to_thread(broker.start)
+        await asyncio.to_thread(made.start)
         await proxy.start()
         place = Place(
-            Cluster(broker.bootstrap, OURS_MS), folder, f"127.0.0.1:{outer}", rules=rules, partitions=partitions
+            Cluster(made.bootstrap, OURS_MS), folder, f"127.0.0.1:{outer}", rules=rules, partitions=partitions
         )
         async with place.running(), place.neighbours:
-            yield Ground(broker, proxy, place)
+            yield Ground(made, proxy, place)
     finally:
         await proxy.close()
-        await asyncio.to_thread(broker.close)
+        await asyncio.to_thread(made.close)
 
 
 class Traffic:
