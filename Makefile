@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kafka lint format bench mutants lock clean
+.PHONY: demo test kafka lint format bench simulate simulate-bugs chaos mutants lock clean
 
 demo: $(READY)
 	$(BIN)/evaluator demo
@@ -30,6 +30,19 @@ kafka:
 bench: $(READY)
 	$(BIN)/python benchmarks/replay.py
 	$(BIN)/python benchmarks/kafka.py
+
+# Everything that may go wrong, on the in-memory log: make simulate SEEDS=10000, or one again: make simulate SEED=123
+SEEDS ?= 10000
+simulate: $(READY)
+	$(BIN)/python tests/simulation/simulate.py $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --report docs/simulation.md)
+
+# Known bugs that the simulation has to find.
+simulate-bugs: $(READY)
+	$(BIN)/python tests/simulation/bugs.py
+
+# Everything that may go wrong, on a real Kafka: make chaos ONLY=F3,F6 SEED=2, or all of it in short: SHORT=1
+chaos: $(READY)
+	$(BIN)/python tests/chaos/run.py $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import resource
 import signal
 import sys
@@ -46,8 +47,10 @@ class Harm:
 
     `patience`: fields of `Patience`. `request_timeout_ms`: of the Kafka client. `constants`: `module:NAME` to a
     value, for limits that would take minutes. `hooks`: at which moment of the log (`log.read:before`) to sleep
-    (`sleep_s`) or to block the loop (`block_s`), how often (`times`). `usr1`: what SIGUSR1 does: `end:TASK` of the
-    Kafka client, `files:N` and `memory:BYTES` set limits, `block:SECONDS` blocks the loop.
+    (`sleep_s`), to block the loop (`block_s`) or to be killed (`kills`), how often (`times`), after how many times
+    (`after`). `group`: added to the names of the groups, so that this process alone believes to own everything.
+    `usr1`: what SIGUSR1 does: `end:TASK` of the Kafka client, `files:N` and `memory:BYTES` set limits,
+    `block:SECONDS` blocks the loop.
     """
 
     def __init__(self, wish: dict[str, Any]) -> None:
@@ -55,6 +58,7 @@ class Harm:
         self.request_timeout_ms: int | None = wish.get("request_timeout_ms")
         self.constants: dict[str, float] = wish.get("constants", {})
         self.usr1: str | None = wish.get("usr1")
+        self.group: str = wish.get("group", "")
         self._hooks: list[dict[str, Any]] = wish.get("hooks", [])
         self._done = [0] * len(self._hooks)
 
@@ -63,7 +67,12 @@ class Harm:
         for index, hook in enumerate(self._hooks):
             if hook["at"] != moment or self._done[index] >= hook.get("times", 1_000_000):
                 continue
+            if hook.get("after", 0) > 0:
+                hook["after"] -= 1
+                continue
             self._done[index] += 1
+            if hook.get("kills"):
+                os.kill(os.getpid(), signal.SIGKILL)
             log.info("harm.done", what=moment)
             await asyncio.sleep(hook.get("sleep_s", 0))
             if hook.get("block_s"):
@@ -82,13 +91,14 @@ class Harm:
 class FragileLog(KafkaLog):
     """Remembers its clients, so that their background tasks can be ended."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, group: str, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.group = group
         self.consumers: list[KafkaConsumer] = []
         self.producers: list[KafkaProducer] = []
 
     def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
-        self.consumers.append(super().consumer(group, topics, rebalance))
+        self.consumers.append(super().consumer(group + self.group, topics, rebalance))
         return self.consumers[-1]
 
     def producer(self, transactional_id: str) -> KafkaProducer:
@@ -157,7 +167,7 @@ async def main() -> int:
     harm.limit()
     settings = load(Path(settings_file), environ={})
     logs.configure(settings.log.level, "json")
-    fragile = FragileLog(settings.kafka, step=harm.step, patience=harm.patience)
+    fragile = FragileLog(settings.kafka, step=harm.step, patience=harm.patience, group=harm.group)
     if harm.usr1 is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _strike, harm.usr1, fragile)
     try:

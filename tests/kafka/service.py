@@ -172,6 +172,12 @@ class Service:
             self._written[index].append(value)
         await self.log.append([Outgoing(self.source, None, value, index) for index, value in placed])
 
+    async def grow(self) -> None:
+        """One more partition of the source."""
+        self.partitions += 1
+        self._written.append([])
+        await self.log.grow(self.source, self.partitions)
+
     async def fill(self, partition: int, lines: Iterable[bytes]) -> None:
         """Append many lines to a partition."""
         waiting: list[Outgoing] = []
@@ -186,7 +192,10 @@ class Service:
         """How far stage 1 has committed, by partition."""
         found = {}
         for index in range(self.partitions):
-            records = await self.log.read(Partition(self.topics.progress(self.source_name), index))
+            place = Partition(self.topics.progress(self.source_name), index)
+            if index >= await self.log.partitions(place.topic):
+                continue  # of a partition that was added and that nobody has taken over yet
+            records = await self.log.read(place)
             if records:
                 found[index] = progress_wire.decode(records[-1].value or b"").next_offset
         return found

@@ -249,8 +249,12 @@ class KafkaLog:
                 message = f"cannot add partitions to the topic {name}: {why}"
                 raise KafkaUnreachable(message)
         async with limited(f"see the new partitions of {topic}"):
-            while await self.partitions(topic) < partitions:
+            while await self.partitions(topic) < partitions:  # noqa: ASYNC110  # the broker tells nobody
                 await asyncio.sleep(_VISIBLE_S)
+        # A client asks for the partitions of a topic once in minutes, and writes to none that it does not know.
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await closed(writer)
 
     async def _until_visible(self, topics: set[str]) -> None:
         """A broker answers before it has heard from the controller of what it just created."""

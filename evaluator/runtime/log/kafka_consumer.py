@@ -46,6 +46,9 @@ log = structlog.get_logger(__name__)
 
 MAX_POLL_MS = 300_000
 
+METADATA_MS = 60_000
+"""How long until partitions that were added to a topic are seen."""
+
 CONFIRM_S = 5.0
 """A group commit hangs for as long as its broker is away; longer than this it has told us nothing."""
 
@@ -98,7 +101,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
             **self._connection, group_id=self._group, enable_auto_commit=False, auto_offset_reset="none",
             isolation_level="read_committed", session_timeout_ms=self._patience.session_ms,
             heartbeat_interval_ms=self._patience.heartbeat_ms, max_poll_interval_ms=MAX_POLL_MS,
-            metadata_max_age_ms=60_000, fetch_max_wait_ms=FETCH_WAIT_MS,
+            metadata_max_age_ms=METADATA_MS, fetch_max_wait_ms=FETCH_WAIT_MS,
             partition_assignment_strategy=(RoundRobinPartitionAssignor,),
         )  # fmt: skip
         await started(kafka, f"join the group {self._group}")
@@ -198,7 +201,9 @@ class KafkaConsumer(ConsumerRebalanceListener):
             change = self._changes.pop(0)
             if change.kind == "revoked":
                 if change.partitions:
+                    await self._steps.at("consumer.revoke:before")
                     await self._rebalance.revoked(change.partitions)
+                    await self._steps.at("consumer.revoke:after")
                 self._assignment = frozenset()
                 self._next.clear()
                 self._seen.clear()
@@ -207,6 +212,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
             else:
                 self._assignment = frozenset(change.partitions)
                 await self._rebalance.assigned(change.partitions)
+                await self._steps.at("consumer.assign:after")
         self._changed.clear()
 
     def _handed_out(
