@@ -213,6 +213,10 @@ class Trial:
         if not self._has_refused():
             await producing
             self.is_finished = True
+            if self.partitions > self.shape.partitions:
+                # As far as the others': a source's watermark never goes back to that of a partition that came late.
+                closing = tick(EpochUs(START + int((dues[-1].at_s + 24) * SECOND)), "new-end")
+                await self._append([Due(0.0, self.partitions - 1, closing)])
             await self._settle()
         for slot in slots:
             slot.cancel()
