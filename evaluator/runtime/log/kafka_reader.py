@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
 from evaluator.runtime.log.kafka_client import PATIENT, closed, limited, started
 from evaluator.runtime.log.kafka_fetch import hand_out_our_records
-from evaluator.runtime.log.port import OffsetOutOfRange, Partition, Record
+from evaluator.runtime.log.port import KafkaUnreachable, OffsetOutOfRange, Partition, Record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,6 +32,10 @@ class KafkaReader:
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, Sequence[Record]]:
         """What came since the last call; waits up to `timeout_s` for something."""
         kafka = self._kafka or await self._open()
+        if kafka._fetcher._fetch_task.done():
+            # It would return nothing for ever. Who reads begins anew after this error.
+            message = "cannot read: the Kafka client's fetcher died"
+            raise KafkaUnreachable(message)
         async with limited("read", PATIENT.limit_s + timeout_s):
             try:
                 fetched = await kafka.getmany(timeout_ms=round(timeout_s * 1000), max_records=max_records)
