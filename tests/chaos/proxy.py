@@ -168,7 +168,9 @@ class Proxy:
         self.held: Counter[Way] = Counter()
         """Frames that met a closed gate."""
         self.ended = 0
-        """Connections that `cut` or a toxic closed, and those that were refused."""
+        """Connections that `cut` or a toxic closed."""
+        self.refused = 0
+        """New ones that were closed at once; a client may try hundreds of times a second."""
         self._gates = {way: _opened() for way in Way}
         self._refuses = False
         self._links: set[_Link] = set()
@@ -247,7 +249,7 @@ class Proxy:
         self._connecting.add(task)
         try:
             if self._refuses:
-                self.ended += 1
+                self.refused += 1
                 writer.close()
                 return
             try:
