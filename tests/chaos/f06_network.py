@@ -63,7 +63,7 @@ async def lines(folder: Path, size: Size) -> Outcome:
         hurt, well = place.begin(harm), place.begin(harm, proxied=False)
         worst, faults, notes = 0.0, 0, []
         async with traffic(place, 1.0 if size.is_full else 0.2):
-            await place.caught_up("start", hurt, well)
+            await place.at_work(hurt, well)
             for seconds in lasts:
                 for fault in chosen:
                     before = fault.count(proxy)

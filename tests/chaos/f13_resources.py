@@ -147,7 +147,7 @@ class Toll:
         process = self.place.begin({**harm, "usr1": f"block:{seconds}"})
         self.runs += 1
         other = self.place.begin(harm, proxied=False)
-        await self.place.caught_up("blocked: start", process, other)
+        await self.place.at_work(process, other)
         process.signal(signal.SIGUSR1)
         self.faults += 1
         await asyncio.sleep(0.3)

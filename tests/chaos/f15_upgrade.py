@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kafka.service import RULES
 
@@ -43,13 +42,13 @@ async def run(folder: Path, size: Size) -> Outcome:
         replicas = [place.begin(HURRIED) for _ in range(3)]
         rested, worst = 0, 0.0
         async with traffic(place):
-            await place.caught_up("start", *replicas)
+            await place.at_work(*replicas)
             for revision in range(2, 2 + rounds):
                 new = folder / f"rules-{revision}.yaml"
                 new.write_text(later(rules.read_text(), revision, 40 + revision))
                 for old in replicas:
                     fresh = place.begin(HURRIED, rules=new)
-                    await _joined(fresh)
+                    await place.at_work(fresh)
                     old.signal(signal.SIGTERM)
                     await place.gone("a replaced replica", old, 0, limit_s=60.0)
                     rested += old.output().count("task.paused")
@@ -68,13 +67,6 @@ async def run(folder: Path, size: Size) -> Outcome:
             oracle=await asyncio.to_thread(place.replayed),
             only=lambda alert: alert["alertname"] in {"Failing", "Slow"}, notes=f"{rested} times a partition rested",
         )  # fmt: skip
-
-
-async def _joined(process: Any, limit_s: float = 20.0) -> None:
-    """Until a replica has taken something over."""
-    deadline = time.monotonic() + limit_s
-    while "task.restored" not in process.output() and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
 
 
 SCENARIOS = (Scenario("F15", WHAT, run),)

@@ -144,6 +144,15 @@ class Place(Service):
                 return time.monotonic() - began
             await asyncio.sleep(0.1)
 
+    async def at_work(self, *processes: Process, limit_s: float = 20.0) -> None:
+        """Wait until each has taken something over: before that, a start may fail where a running one would not."""
+        deadline = time.monotonic() + limit_s
+        while any("task.restored" not in process.output() for process in processes):
+            if time.monotonic() > deadline:
+                self.failures.append("a process took nothing over")
+                return
+            await asyncio.sleep(0.1)
+
     async def gone(self, what: str, process: Process, code: int, *, says: str = "", limit_s: float = 30.0) -> float:
         """Wait for a process that must end with this code and these words; seconds it took."""
         began = time.monotonic()
