@@ -144,7 +144,7 @@ class Place(Service):
                 return time.monotonic() - began
             await asyncio.sleep(0.1)
 
-    async def at_work(self, *processes: Process, limit_s: float = 20.0) -> None:
+    async def at_work(self, *processes: Process, limit_s: float = PATIENCE_S) -> None:
         """Wait until each has taken something over: before that, a start may fail where a running one would not."""
         deadline = time.monotonic() + limit_s
         while any("task.restored" not in process.output() for process in processes):
