@@ -68,6 +68,7 @@ class KafkaSettings(_Section):
 
     bootstrap_servers: Annotated[str, Field(min_length=1)] = "localhost:9092"
     create_topics: bool = False
+    replication_factor: Annotated[int, Field(ge=1, le=100)] | None = None
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     username: str | None = None

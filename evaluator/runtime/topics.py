@@ -63,11 +63,11 @@ class Topics:
     def specs(self, shards: int, source_partitions: Mapping[str, int]) -> list[TopicSpec]:
         """Everything but the sources' own topics; `source_partitions` is by source name."""
         public = [
-            TopicSpec(self.alerts, 1, retention_ms=30 * _DAY_MS),
-            TopicSpec(self.status, 1, compact=True),
-            TopicSpec(self.verdicts, 1, retention_ms=30 * _DAY_MS),
-            TopicSpec(self.dlq, 1, retention_ms=14 * _DAY_MS),
-            TopicSpec(self.control, 1, compact=True),
+            TopicSpec(self.alerts, 1, retention_ms=30 * _DAY_MS, may_have_more=True),
+            TopicSpec(self.status, 1, compact=True, may_have_more=True),
+            TopicSpec(self.verdicts, 1, retention_ms=30 * _DAY_MS, may_have_more=True),
+            TopicSpec(self.dlq, 1, retention_ms=14 * _DAY_MS, may_have_more=True),
+            TopicSpec(self.control, 1, compact=True, may_have_more=True),
         ]
         state = {**_OURS, **_QUICKLY_COMPACTED}
         internal = [

@@ -27,7 +27,9 @@ from evaluator.runtime.log.kafka_client import (
 from evaluator.runtime.log.kafka_consumer import KafkaConsumer
 from evaluator.runtime.log.kafka_producer import BATCH_BYTES, KafkaProducer
 from evaluator.runtime.log.kafka_reader import KafkaReader
+from evaluator.runtime.log.kafka_rights import lacking
 from evaluator.runtime.log.port import (
+    SAFE_REPLICATION,
     KafkaUnreachable,
     Partition,
     RecordTooLarge,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluator.runtime.log.port import Outgoing, Rebalance, Record, TopicSpec
+    from evaluator.runtime.log.rights import Right
     from evaluator.runtime.log.steps import Step
     from evaluator.runtime.settings import KafkaSettings
 
@@ -51,7 +54,7 @@ _VISIBLE_S = 0.05
 _UNKNOWN_TOPIC = 3
 _EXISTS = 36
 _NOT_AUTHORIZED = 29
-_SAFE_REPLICATION = 3
+_TOO_FEW_BROKERS = 38
 
 
 class KafkaLog:
@@ -187,6 +190,11 @@ class KafkaLog:
             for name, topic in found.items()
         }
 
+    async def lacking(self, rights: Sequence[Right]) -> Sequence[Right]:
+        """Those of the rights that we do not have, as far as the brokers tell without our using them."""
+        async with limited("ask for our rights"):
+            return await lacking(self._admin_client(), rights)
+
     async def _metadata(self, topics: Sequence[str]) -> dict[str, Any]:
         if not topics:
             return {}
@@ -222,7 +230,8 @@ class KafkaLog:
             return
         async with limited("ask for the brokers"):
             brokers = len((await self._admin_client().describe_cluster())["brokers"])
-        new = [_new_topic(spec, brokers) for spec in missing]
+        replication = self._settings.replication_factor or min(SAFE_REPLICATION, brokers)
+        new = [NewTopic(s.name, s.partitions, replication, topic_configs=s.config_on(replication)) for s in missing]
         async with limited("create topics"):
             answer = await self._admin_client().create_topics(new)
         for name, code, *rest in answer.topic_errors:
@@ -230,7 +239,8 @@ class KafkaLog:
                 why = rest[0] if rest and rest[0] else errors.for_code(code).__name__
                 if code == _NOT_AUTHORIZED:
                     raise translated(errors.TopicAuthorizationFailedError(name), "create the topic")
-                message = f"cannot create the topic {name}: {why}"
+                hint = "; see kafka.replication_factor" if code == _TOO_FEW_BROKERS else ""
+                message = f"cannot create the topic {name}: {why.rstrip('.')}{hint}"
                 raise KafkaUnreachable(message)
         await self._until_visible({spec.name for spec in missing})
 
@@ -302,9 +312,3 @@ class KafkaLog:
                 await started(writer)
                 self._writer = writer
             return self._writer
-
-
-def _new_topic(spec: TopicSpec, brokers: int) -> NewTopic:
-    replication = min(_SAFE_REPLICATION, brokers)
-    safe = {"min.insync.replicas": "2"} if replication >= _SAFE_REPLICATION else {}
-    return NewTopic(spec.name, spec.partitions, replication, topic_configs={**safe, **spec.config})

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Headers, Rebalance, TopicInfo, TopicSpec
+    from evaluator.runtime.log.rights import Right
 
 
 class MemoryLog:
@@ -109,6 +110,11 @@ class MemoryLog:
     async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicInfo]:
         """What the topics are like; one that does not exist is absent."""
         return self._cluster.describe(topics)
+
+    async def lacking(self, rights: Sequence[Right]) -> Sequence[Right]:
+        """None of them: everybody may do everything here."""
+        del rights
+        return []
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""

@@ -19,6 +19,8 @@ from evaluator.errors import EvaluatorError
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from evaluator.runtime.log.rights import Right
+
 
 class Partition(NamedTuple):
     """One partition of a topic."""
@@ -125,11 +127,16 @@ class UnknownTopic(EvaluatorError):
         super().__init__(f"topic {topic} does not exist; create it with `evaluator topics create`")
 
 
+SAFE_REPLICATION = 3
+"""One broker can be restarted while another one is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """A topic to be created. `compact` keeps only the newest record of each key.
 
     `retention_ms` -1 keeps everything, None leaves it to the broker. `settings` are further ones, by Kafka's names.
+    `may_have_more` says that nobody counts on the number of partitions, so that one with more of them serves as well.
     """
 
     name: str
@@ -137,12 +144,18 @@ class TopicSpec:
     compact: bool = False
     retention_ms: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    may_have_more: bool = False
 
     @property
     def config(self) -> dict[str, str]:
         """Every setting that the topic is created with, by Kafka's names."""
         retention = {} if self.retention_ms is None else {"retention.ms": str(self.retention_ms)}
         return {"cleanup.policy": "compact" if self.compact else "delete", **retention, **self.settings}
+
+    def config_on(self, replication: int) -> dict[str, str]:
+        """The same on so many replicas: where that is safe, what was acknowledged is on two of them."""
+        safe = {"min.insync.replicas": "2"} if replication >= SAFE_REPLICATION else {}
+        return {**safe, **self.config}
 
 
 class TopicInfo(NamedTuple):
@@ -285,6 +298,9 @@ class Log(Protocol):
 
     async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicInfo]:
         """What the topics are like, by name; one that does not exist is absent. Raises `NotAuthorized`."""
+
+    async def lacking(self, rights: Sequence[Right]) -> Sequence[Right]:
+        """Those of the rights that we do not have, as far as the brokers tell without our using them."""
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises `UnknownTopic`."""
