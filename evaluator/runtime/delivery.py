@@ -10,6 +10,7 @@
 | fenced after the bump                | somebody's bump or a time-out ended it | the next bump tells, look, again  |
 | fenced by a bump                     | somebody took over since               | `Fenced`: our memory is worthless |
 | a record is too large                | an outbox was made wrong: a bug        | `RecordTooLarge`, at once         |
+| a right is missing                   | nothing of it is visible               | `NotAuthorized`, at once          |
 
 To look is to search the own partition for the outbox's sequence, after the bump has decided every transaction
 that was open. Brokers that are away for minutes are no reason to give up: nothing gets lost by waiting, and
@@ -18,14 +19,15 @@ whoever else could do better would have taken over.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from evaluator.core.event import EpochUs
-from evaluator.errors import StateRefused
-from evaluator.runtime.log.port import Fenced, KafkaUnreachable, OutcomeUnknown, SendFailed
+from evaluator.errors import EvaluatorError, StateRefused
+from evaluator.runtime.log.port import Fenced, KafkaUnreachable, NotAuthorized, OutcomeUnknown, SendFailed
 
 if TYPE_CHECKING:
     from evaluator.runtime.clock import Clock
@@ -88,7 +90,7 @@ class Delivery:
     async def deliver(self, outbox: Outbox) -> Stamp | None:
         """Return when `outbox` is visible; None where it was found, instead of sent by this last try.
 
-        Raises `Fenced`, `SendFailed` after `ATTEMPTS` refusals, `RecordTooLarge`, `StateRefused`.
+        Raises `Fenced`, `SendFailed` after `ATTEMPTS` refusals, `RecordTooLarge`, `NotAuthorized`, `StateRefused`.
         """
         trouble = _Trouble()
         while True:
@@ -132,6 +134,11 @@ class Delivery:
             await self._producer.commit()
         except SendFailed:
             await self._abort(trouble)
+            raise
+        except NotAuthorized:
+            # This process ends. Left open, the transaction would hold back all readers until it times out.
+            with suppress(EvaluatorError):
+                await self._producer.abort()
             raise
         except Fenced as error:
             # A stale owner's bump can abort our transaction once, and so does its time-out. The next bump tells.

@@ -15,6 +15,7 @@ from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import (
     Fenced,
     KafkaUnreachable,
+    NotAuthorized,
     OutcomeUnknown,
     Outgoing,
     Partition,
@@ -177,6 +178,19 @@ def test_a_task_gives_up_after_its_attempts_and_says_where() -> None:
             await task.commit()
 
     run_virtual(main())
+
+
+def test_a_missing_right_is_told_at_once_and_leaves_no_transaction_open() -> None:
+    async def main() -> list[bytes | None]:
+        faults = Faults()
+        task, log = await running(faults)
+        faults.at("producer.send:before", 2, NotAuthorized("not allowed to write: own"))
+        with pytest.raises(NotAuthorized, match="own"):
+            await task.commit()
+        await log.append([Outgoing(OUT.topic, b"k", b"after it", 0)])
+        return await committed(log)
+
+    assert run_virtual(main()) == [b"0", b"after it"]
 
 
 def test_a_sequence_of_another_owner_is_never_overwritten() -> None:

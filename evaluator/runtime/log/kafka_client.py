@@ -163,7 +163,7 @@ async def limited(what: str, seconds: float = PATIENT.limit_s) -> AsyncIterator[
 def translated(error: errors.KafkaError, what: str) -> EvaluatorError:
     """Our error for one of aiokafka's."""
     if isinstance(error, UNAUTHORIZED):
-        return NotAuthorized(f"not allowed to {what}: {_plain(error)}; grant it to our user (docs/deployment.md)")
+        return NotAuthorized(f"not allowed to {what}: {_plain(error)}; `evaluator topics acls` prints what to grant")
     return KafkaUnreachable(f"cannot {what}: {_plain(error)}")
 
 

@@ -289,8 +289,17 @@ class KafkaProducer:
         if isinstance(error, (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)):
             size = len(record.value or b"") + len(record.key or b"")
             raise RecordTooLarge(record.topic, record.key, size) from error
+        refusal = next((one for one in (self._ended_by(), error) if isinstance(one, UNAUTHORIZED)), None)
+        if refusal is not None:
+            # Its arguments are what it is about, which may be the topic of another record.
+            raise translated(refusal, "write") from error
         message = f"{record.topic} did not take a record of {self._id}: {type(error).__name__} {error}".rstrip()
         raise SendFailed(message) from error
+
+    def _ended_by(self) -> BaseException | None:
+        """What made aiokafka give up the transaction: the sends under way may only say that there is none."""
+        ending = None if self._kafka is None else self._kafka._txn_manager._transaction_waiter
+        return ending.exception() if ending is not None and ending.done() and not ending.cancelled() else None
 
     def _first_failure(self) -> BaseException | None:
         """What went wrong first: a send after it fails only because the transaction is over."""
