@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from evaluator.errors import StateRefused
-from evaluator.runtime import logs
 from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import NotAuthorized, Outgoing, TopicInfo, TopicSpec
@@ -231,12 +231,8 @@ def test_a_note_about_many_topics_is_one_line() -> None:
     assert note.endswith("app.progress.events: replicated 1 times; in production use 3")
 
 
-def test_a_start_logs_each_note_once(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json")
-    try:
+def test_a_start_logs_each_note_once(config: Config) -> None:
+    with capture_logs() as logged:
         checked(config, Wish(2, create=True), TopicSpec("t", 3))
-    finally:
-        logs.configure("warning", "console")
-    said = [line for line in capsys.readouterr().err.splitlines() if "topics.note" in line]
-    assert len(said) == 1
-    assert "replicated 1 times; in production use 3" in said[0]
+    (note,) = [entry["note"] for entry in logged if entry["event"] == "topics.note"]
+    assert note.endswith("replicated 1 times; in production use 3")
