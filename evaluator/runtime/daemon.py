@@ -23,6 +23,7 @@ from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_unti
 from evaluator.runtime.log.kafka_client import probe
 from evaluator.runtime.log.port import Log
 from evaluator.runtime.metrics import Metrics
+from evaluator.runtime.moved import watch_addresses
 from evaluator.runtime.preflight import Wish, preflight
 from evaluator.runtime.rotation import watch_password
 from evaluator.runtime.service import World, build
@@ -107,9 +108,13 @@ async def run(wish: Run) -> int:
         tail = Tail(wish.log, topics, view, _log_alert)
         await service.worker.start()
         _prefer_throughput()
-        beside = {"tail": tail.follow(clock, LOOK_EVERY_S), "loop lag": metrics.watch_loop(clock)}
+        reach = partial(probe, settings.kafka, "evaluator")
+        beside = {
+            "tail": tail.follow(clock, LOOK_EVERY_S), "loop lag": metrics.watch_loop(clock),
+            "addresses": watch_addresses(partial(wish.log.describe, [topics.alerts]), reach, clock),
+        }  # fmt: skip
         if settings.kafka.password_file is not None:
-            beside["password"] = watch_password(settings.kafka, partial(probe, settings.kafka, "evaluator"), clock)
+            beside["password"] = watch_password(settings.kafka, reach, clock)
         await work_until(service.worker, signals.stopped.wait(), beside)
         log.info("evaluator.stopping", signal=signal.Signals(signals.number).name if signals.number else None)
         await _shut_down(service.worker)

@@ -94,6 +94,14 @@ class Broker:
         self._signal(signal.SIGKILL)
         self._reap()
 
+    def move(self, port: int) -> None:
+        """Start it again with its data at another port, as in a cluster whose machines all got other addresses."""
+        self.stop()
+        properties = self._folder / "server.properties"
+        properties.write_text(properties.read_text().replace(f":{self.port}", f":{port}"))
+        self.port = port
+        self.start()
+
     def freeze(self) -> None:
         """Let it hang: connections stay, nothing answers. Returns when it does."""
         self._signal(signal.SIGSTOP)
