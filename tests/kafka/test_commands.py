@@ -198,3 +198,15 @@ def test_the_demo_plays_on_a_broker_too(kafka: Cluster, shell: Shell) -> None:
     done = shell.run("demo", "--kafka", kafka.bootstrap, "--for", "25", "-o", "json")
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["firing", "resolved"]
+
+
+@pytest.mark.parametrize("options", [["-o", "terraform"], ["-o", "kafka-topics"], ["--dry-run"]], ids=" ".join)
+def test_what_is_for_others_to_apply_creates_nothing(shell: Shell, options: list[str]) -> None:
+    done = shell.run("topics", "create", "--config", str(shell.rules), "--sources", "3", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"{shell.app}.partials" in done.stdout
+    assert f"topic {shell.source} does not exist yet; 3 partitions, as --sources says" in done.stderr
+    checked = shell.run("topics", "check", "--config", str(shell.rules))
+    assert checked.returncode == 1
+    # Every one of them, the source first.
+    assert len([line for line in checked.stderr.splitlines() if "does not exist" in line]) == 8
