@@ -19,7 +19,7 @@ EFFECTS = ("producer.start", "log.read", "producer.bump", "producer.send", "prod
 POINTS = (*(f"{effect}:{side}" for effect in EFFECTS for side in ("before", "after")), "consumer.assign:after")
 """`consumer.commit` is also the question whether a partition is ours."""
 
-LATE = {"producer.start": 5, "log.read": 7, "producer.bump": 11, "producer.send": 23, "producer.commit": 12,
+LATE = {"producer.start": 4, "log.read": 4, "producer.bump": 11, "producer.send": 23, "producer.commit": 12,
         "consumer.commit": 5, "consumer.poll": 60, "consumer.revoke": 0, "consumer.assign": 1}  # fmt: skip
 """How many times a late victim passes a step first: a start takes six tasks over, so these are beyond most of it."""
 
