@@ -41,7 +41,7 @@ topic saw with what `replay` makes of the same events. Faults are counted where 
 
     make chaos                    all of them, in full: some hours
     make chaos ONLY=F3,F6         some
-    make chaos SHORT=1            the short forms, which `make test` runs too
+    make chaos SHORT=1            the short forms, some of which `make test` runs too
 
 """
 
