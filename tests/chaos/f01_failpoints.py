@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 from chaos.ground import HURRIED, ground, last_line, traffic
@@ -10,6 +11,8 @@ from chaos.scenario import Outcome, Scenario, Size
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kafka.service import Process
 
 WHAT = "kill -9 at every step that a process takes on the log, early (take-over, restore) and late (steady work)"
 
@@ -38,7 +41,7 @@ async def run(folder: Path, size: Size) -> Outcome:
                 rival = None
                 if point.startswith(("consumer.revoke", "consumer.assign")):
                     rival = place.begin(HURRIED, proxied=False)
-                code = await victim.ended(40.0)
+                code = await _end(victim)
                 if code != -signal.SIGKILL:
                     place.failures.append(f"{point} after {after}: not reached, exit {code}: {last_line(victim)}")
                 faults += code == -signal.SIGKILL
@@ -48,6 +51,16 @@ async def run(folder: Path, size: Size) -> Outcome:
             last = place.begin(HURRIED, proxied=False)
             recovery = await place.caught_up("after the last kill", last)
         return await place.verdict("F1", WHAT, last, runs=len(chosen), faults=faults, recovery_s=recovery)
+
+
+async def _end(victim: Process) -> int | None:
+    """Its exit code; nothing where it lives on, which is ended here."""
+    try:
+        return await victim.ended(40.0)
+    except subprocess.TimeoutExpired:
+        victim.signal(signal.SIGKILL)
+        await victim.ended()
+        return None
 
 
 SCENARIOS = (Scenario("F1", WHAT, run),)
