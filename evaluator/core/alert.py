@@ -18,6 +18,9 @@ from evaluator.core.verdict import Window
 
 WINDOWS_SHOWN = 20
 
+FIRES = frozenset({Reason.BREACHED, Reason.BLIND})
+"""The reasons of transitions that fire; all others resolve."""
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:
@@ -39,7 +42,7 @@ class Transition:
     @property
     def status(self) -> str:
         """`firing` or `resolved`."""
-        return "firing" if self.reason is Reason.BREACHED else "resolved"
+        return "firing" if self.reason in FIRES else "resolved"
 
     @property
     def fingerprint(self) -> str:

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     """Why a transition happened."""
 
     BREACHED = "breached"
+    BLIND = "blind"
     RECOVERED = "recovered"
     EXPIRED = "expired"
     RULE_REMOVED = "rule_removed"

@@ -17,6 +17,7 @@ import orjson
 import structlog
 
 from evaluator import __version__
+from evaluator.core.blind import Telling
 from evaluator.errors import EvaluatorError
 from evaluator.runtime.clock import SystemClock
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
@@ -94,6 +95,7 @@ async def run(wish: Run) -> int:
     world = World(
         shards=settings.shards, commit_interval=settings.commit_interval, state_interval=settings.state_interval,
         external_url=settings.url, accepts_loss=wish.accepts_loss,
+        telling=None if settings.blind_alert == "off" else Telling(settings.blind_alert),
     )  # fmt: skip
     service = build(wish.log, config, topics, clock, world, partitions, observer=metrics)
     metrics.attach(service.worker, service.tallies)

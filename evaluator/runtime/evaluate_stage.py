@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from evaluator.core import blind
 from evaluator.core.alert import key_of
-from evaluator.core.evaluate import Decisions, Evaluator
+from evaluator.core.blind import Blindness, Telling
+from evaluator.core.decide import Progress
+from evaluator.core.evaluate import Decisions, Evaluator, KnownRule, Totals
 from evaluator.core.event import EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
@@ -19,7 +22,7 @@ from evaluator.wire.record import Input, Publisher
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from evaluator.core.alert import Transition
     from evaluator.core.evaluate import Changes, SourceState
@@ -34,13 +37,17 @@ DELAYS_KEPT = 1000
 
 
 class Publishing(NamedTuple):
-    """What stage 2 writes, and when. A replay, which has no clock, marks nothing late and shows no status."""
+    """What stage 2 writes, and when. A replay, which has no clock, marks nothing late and shows no status.
+
+    `telling` is how blindness is told; None: not at all.
+    """
 
     publisher: Publisher
     state_interval: int
     verdicts: bool = False
     status: bool = True
     marks_late: bool = True
+    telling: Telling | None = None
 
 
 class EvaluateStage:
@@ -67,6 +74,10 @@ class EvaluateStage:
         self._evaluator = Evaluator(rules)
         self._meta: state_wire.Meta | None = None
         self._decided = Decisions()
+        self._blindness = self._watch({})
+        self._trusts_clock = True
+        # What was told of blindness since the last freeze.
+        self._told: list[Transition] = []
         self._unpublished: list[Transition] = []
         # When the records were appended by which something was decided: newest, not frozen yet, not visible yet.
         self._ripened_at: EpochUs | None = None
@@ -98,10 +109,12 @@ class EvaluateStage:
         self._meta = meta
         if meta is None:
             self._evaluator = Evaluator(self._rules)
+            self._blindness = self._watch({})
             self.next_offset = bounds[0]
             return
         self._check(meta, bounds)
         self._evaluator = Evaluator(self._rules, snapshot)
+        self._blindness = self._watch(meta.blind)
         self.next_offset = self.merged_until = meta.next_offset
         self._take_decisions()
 
@@ -160,7 +173,12 @@ class EvaluateStage:
         """Partials carry their own chain."""
 
     def trust_clock(self, *, trusted: bool) -> None:
-        """No clock decides anything here."""
+        """Only blindness is told by the clock: not by one that is off."""
+        self._trusts_clock = trusted
+        self._blindness.forget()
+
+    def _watch(self, episodes: Mapping[str, blind.Episode]) -> Blindness:
+        return Blindness(self._rules, self.input.index, self._shards, self._publishing.telling, episodes)
 
     # -- committing -------------------------------------------------------------------------------------
 
@@ -171,7 +189,9 @@ class EvaluateStage:
 
     def due(self, now: EpochUs) -> bool:
         """At once when there are transitions, else every so often while there is something new."""
-        if self._decided.transitions or self._is_new_config():
+        if self._trusts_clock:
+            self._told += self._blindness.look(now, self.sources)
+        if self._told or self._decided.transitions or self._is_new_config():
             return True
         moved = self._meta is None or self.next_offset > self._meta.next_offset
         return moved and has_passed(self._committed_at, now, self._publishing.state_interval, self._phase)
@@ -183,24 +203,26 @@ class EvaluateStage:
         """Transitions, status, verdicts, what changed of the state, and the progress that goes with them."""
         moved = self._meta is None or self.next_offset > self._meta.next_offset
         self._committed_at = now
-        if not (moved or self._decided.transitions or self._is_new_config()):
+        if not (moved or self._told or self._decided.transitions or self._is_new_config()):
             return None
         self._merged_bytes = 0
         decided, self._decided = self._decided, Decisions()
+        told, self._told = self._told, []
         sequence = 0 if self._meta is None else self._meta.sequence + 1
         self._meta = state_wire.Meta(
             sequence=sequence, next_offset=self.next_offset, shards=self._shards, revision=self._rules.revision,
             config=self._rules.hash, sources=self._evaluator.sources, rules=self._evaluator.rules,
+            blind=dict(self._blindness.episodes),
         )  # fmt: skip
         changes = self._evaluator.changes()
         records = [
-            *(self._alert(transition, now) for transition in decided.transitions),
+            *(self._alert(transition, now) for transition in (*decided.transitions, *told)),
             *self._verdicts(decided),
-            *(self._status(changes, now) if self._publishing.status else ()),
+            *((*self._status(changes, now), *self._blind_status(told, now)) if self._publishing.status else ()),
             *self._state(changes),
             Outgoing(self.own.topic, state_wire.META_KEY, state_wire.encode_meta(self._meta), self.own.index),
         ]
-        self._unpublished = decided.transitions
+        self._unpublished = [*decided.transitions, *told]
         self._unpublished_by, self._decided_by = self._decided_by, []
         return Outbox(sequence, records)
 
@@ -239,6 +261,17 @@ class EvaluateStage:
                 totals = self._evaluator.totals(place.series)
                 value = record_wire.dumps(record_wire.status_record(known, place.series, progress, totals, source, now))
             yield Outgoing(self._topics.status, key, value)
+
+    def _blind_status(self, told: Sequence[Transition], now: EpochUs) -> Iterator[Outgoing]:
+        """Shown while it fires, then gone: there is nothing to know of a source that is seen."""
+        for turn in told:
+            value = None
+            if turn.status == "firing":
+                known, source = KnownRule(turn.rule, turn.surface, None), self.sources[turn.surface.source]
+                progress = Progress(streak=blind.streak_of(turn))
+                status = record_wire.status_record(known, turn.series, progress, Totals(), source, now)
+                value = record_wire.dumps(status)
+            yield Outgoing(self._topics.status, turn.key.encode(), value)
 
     def _state(self, changes: Changes) -> Iterator[Outgoing]:
         for pane_place in changes.panes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator import __version__
+from evaluator.core.blind import Telling
 from evaluator.core.event import SECOND
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
 from evaluator.runtime.crew import Crew
@@ -38,6 +39,7 @@ class World(NamedTuple):
     verdicts: bool = False
     accepts_loss: bool = False
     status: bool = True
+    telling: Telling | None = Telling()
     external_url: str = "http://127.0.0.1:10095"
 
 
@@ -66,8 +68,9 @@ def build(
     timing = Timing(world.commit_interval, uses_clock=not world.is_replay, accepts_loss=world.accepts_loss)
     publisher = Publisher(topics.app_id, config.rules.hash, __version__, world.external_url)
     publishing = Publishing(
-        publisher, world.state_interval, verdicts=world.verdicts, status=world.status, marks_late=not world.is_replay
-    )
+        publisher, world.state_interval, verdicts=world.verdicts, status=world.status, marks_late=not world.is_replay,
+        telling=None if world.is_replay else world.telling,
+    )  # fmt: skip
 
     growing = Growing(log, topics, by_topic, partitions)
 

@@ -150,6 +150,7 @@ class Settings(BaseSettings):
     state_interval: Duration = DurationUs(5_000_000)
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
+    blind_alert: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)] = "page"
     external_url: str | None = Field(None, pattern=r"^https?://[^\s/][^\s]*$")
 
     @property

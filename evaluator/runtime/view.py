@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.alert import fingerprint, key_of, labels_of
+from evaluator.core.blind import overdue
 from evaluator.core.event import EpochUs, SeriesKey
 from evaluator.runtime.status import Alert, RuleStatus, Status, moment, read_alert, read_status
 from evaluator.wire.config.duration import format_duration, parse_duration
@@ -162,7 +163,7 @@ class View:
     def _source(self, name: str, now: EpochUs) -> SourceView:
         watermark = self.watermark(name)
         steps = {r.every for r in self.rules.rules.values() if self.rules.surfaces[r.surface].source == name}
-        blind = any(self._overdue(step, watermark, self._since, now) is not None for step in steps)
+        blind = overdue(steps, watermark, self._since, self.rules, now) is not None
         return SourceView(name, watermark, None if watermark is None else now - watermark, blind)
 
     def _live(self, known: _Known, now: EpochUs) -> SeriesView:
@@ -173,18 +174,10 @@ class View:
         else:
             # Nothing was decided that would have carried a newer watermark here: the source's own is the news.
             watermark, since = read, moment(status.updated_at) or since
-        overdue = None if known.every is None else self._overdue(known.every, watermark, since, now)
-        if overdue is not None:
-            return SeriesView(status, known.fingerprint, Data.BLIND, watermark, overdue)
+        late = None if known.every is None else overdue((known.every,), watermark, since, self.rules, now)
+        if late is not None:
+            return SeriesView(status, known.fingerprint, Data.BLIND, watermark, late)
         return SeriesView(status, known.fingerprint, known.data, read)
-
-    def _overdue(self, every: int, watermark: EpochUs | None, since: EpochUs, now: EpochUs) -> EpochUs | None:
-        """The end of the window to be decided next, if that is more than `blind_after` ago.
-
-        Before there is a watermark, the first window that we could have decided is the one that runs `since`.
-        """
-        end = EpochUs(((since if watermark is None else watermark) // every + 1) * every)
-        return end if now - end > self.rules.blind_after else None
 
 
 _RANK = {"firing": 0, "pending": 1}

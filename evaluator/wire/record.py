@@ -227,6 +227,9 @@ def summary(transition: Transition) -> str:
     match transition.reason:
         case Reason.BREACHED:
             return f"{where}: {_breach(transition)}"
+        case Reason.BLIND:
+            overdue = f"the window that ended {rfc3339(transition.starts_at)} is overdue by more than"
+            return f"{where}: cannot see, {overdue} {format_duration(rule.window)}"
         case Reason.RECOVERED:
             return f"{where}: {rule.name} recovered after {format_duration(transition.at - transition.starts_at)}"
         case Reason.EXPIRED:

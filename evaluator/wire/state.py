@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from evaluator.core.blind import Episode
 from evaluator.core.decide import Progress
 from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
 from evaluator.core.pane import Pane
@@ -31,7 +32,8 @@ META_KEY = b"m"
 class Meta:
     """The progress of a shard: written with every commit of it.
 
-    `sequence` rises by 1 per committed transaction, `next_offset` is where to read `<app>.partials` on.
+    `sequence` rises by 1 per committed transaction, `next_offset` is where to read `<app>.partials` on. `blind` are
+    the sources of which the shard has told that it cannot see them.
     """
 
     sequence: int
@@ -41,6 +43,7 @@ class Meta:
     config: str
     sources: dict[str, SourceState] = field(default_factory=dict)
     rules: dict[str, KnownRule] = field(default_factory=dict)
+    blind: dict[str, Episode] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ SHOWN = (
     ("data lost to retention (refused, exit 78)", "refused to go on"),
     ("idle advances by a clock", "idle advance"),
     ("rejections by a clock", "future rejection"),
+    ("transitions of `EvaluatorBlind`", "blindness told"),
     ("firing", "firing"),
     ("resolved", "resolved"),
 )

@@ -17,6 +17,7 @@ WINDOW_S = 10
 
 RULES = """
 version: 1
+blind_after: 15s
 sources:
   events: {topic: t, format: json, out_of_orderness: 2s, idle_after: 15s, dedup: 4,
            fields: {time: t, id: id, failed: {s: ">= 500"}}}

@@ -19,7 +19,8 @@ from simulation.oracle import START, TOPICS, Oracle, difference, name_of, order,
 from simulation.scheduler import Life, Odds, Over, Scheduler
 from simulation.traffic import Due, tick, traffic
 
-from evaluator.core.event import SECOND, EpochUs
+from evaluator.core import blind
+from evaluator.core.event import SECOND, DurationUs, EpochUs
 from evaluator.core.partial import ClockDecision, FutureRejection, IdleAdvance
 from evaluator.errors import EvaluatorError, StateRefused
 from evaluator.runtime.clock import VirtualClock, run_virtual
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 SOURCE = "events"
 SESSION_S, TRANSACTION_S = 6.0, 10.0
+
+TELLING = blind.Telling(observed=DurationUs(5 * SECOND))
+"""Sooner than in life: a seed is two minutes."""
 
 BOUND_S = 90.0
 """After the last fault: a session, a transaction's time-out, the longest back-off, a revocation, a source's silence."""
@@ -126,7 +130,7 @@ class Process:
         try:
             log = trial.log.connect(step=self._step)
             partitions = await prepare(log, trial.config, TOPICS, trial.shape.shards)
-            world = World(trial.shape.shards, SECOND, 3 * SECOND, trial.shape.pace)
+            world = World(trial.shape.shards, SECOND, 3 * SECOND, trial.shape.pace, telling=TELLING)
             self.worker = build(log, trial.config, TOPICS, trial.clock, world, partitions, observer=trial.watch).worker
             await self.worker.start()
             while not self.is_leaving:
@@ -441,6 +445,7 @@ class Trial:
         self._published_last = (max(stamps, default=0) * 1000 - START) / SECOND
         self.scheduler.over()
         oracle = await Oracle(self.config, self.partitions, self.shape.shards, self.accepted, decisions).run()
+        seen = self._without_blindness(seen)
         names = Counter(name_of(alert) for alert in seen)
         if twice := [name for name, count in names.items() if count > 1]:
             message = f"published twice: {twice[0]}"
@@ -464,6 +469,19 @@ class Trial:
             message = f"{oracle.late} punctual events were late"
             raise Broken(message)
         self._tally(seen, decisions)
+
+    def _without_blindness(self, seen: list[dict[str, object]]) -> list[dict[str, object]]:
+        """What the log decides. What a clock told of blindness has no second opinion, but an order. Raises `Broken`."""
+        told = [alert for alert in seen if alert["alertname"] == blind.ALERT]
+        before = None
+        for alert in told:
+            is_next = alert["status"] == "resolved" and alert["episode"] == before
+            if not is_next and (alert["status"], before) != ("firing", None):
+                message = f"blindness was told in this order: {[(one['status'], one['startsAt']) for one in told]}"
+                raise Broken(message)
+            before = alert["episode"] if alert["status"] == "firing" else None
+        self.counts["blindness told"] += len(told)
+        return [alert for alert in seen if alert["alertname"] != blind.ALERT]
 
     async def _decisions(self) -> dict[tuple[str, int], list[ClockDecision]]:
         found: dict[tuple[str, int], set[ClockDecision]] = {}
