@@ -34,6 +34,17 @@ def test_a_seed_is_a_run_to_the_byte_in_any_process() -> None:
     assert try_seed(6, config()).digest != here.digest
 
 
+@pytest.mark.parametrize(
+    "patch", sorted((Path(__file__).parent / "bugs").glob("*.patch")), ids=lambda patch: patch.stem
+)
+def test_every_known_bug_still_fits_the_code(patch: Path) -> None:
+    root = Path(__file__).parents[2]
+    applied = subprocess.run(
+        ["git", "apply", "--check", "--recount", str(patch)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert not applied.returncode, f"{applied.stderr}; make the patch anew for today's code"
+
+
 def test_a_failed_seed_is_told_as_a_command() -> None:
     assert "make simulate SEED=7" in tell(Report(7, "lost: firing 1"))
 
