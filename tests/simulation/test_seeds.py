@@ -12,6 +12,7 @@ from simulation.simulate import config, run_chunk, tell, total
 from simulation.trial import Report, try_seed
 
 SEEDS = 150
+BUGS = Path(__file__).parent / "bugs"
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
