@@ -162,6 +162,8 @@ class Place(Service):
             found: int | None = await process.ended(limit_s)
         except subprocess.TimeoutExpired:
             found = None
+        if found == -signal.SIGTERM and not process.output():
+            found = 0  # Python was still loading it: nobody could listen yet, and nothing was begun
         if found != code:
             self.failures.append(f"{what}: expected exit {code}, found {found}: {last_line(process)}")
         elif says not in process.output():
