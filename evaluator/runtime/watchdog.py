@@ -2,7 +2,7 @@
 
 Being behind is no failure, and neither is a broker that is away. A partition that is ours and that nobody
 works on is one, and so is a client that fetches nothing while the log has news (its background task died, or
-it waits for an answer that was lost).
+it waits for an answer that was lost), or a commit that does not end while the brokers answer everything else.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ STUCK_S = 120.0
 
 
 class _Suspect(NamedTuple):
-    """Since when we know of news that nobody fetched; `seen_at` is when the partition was last heard of."""
+    """Since when we know that something does not move; `mark` changes as soon as it does."""
 
     since: float
-    seen_at: float
+    mark: float
 
 
 class Watch:
@@ -43,7 +43,7 @@ class Watch:
     def __init__(self, crews: Sequence[Crew], log_port: Log, clock: Clock) -> None:
         self._crews, self._log, self._clock = crews, log_port, clock
         self._waiting: dict[tuple[str, Partition], float] = {}
-        self._suspects: dict[Partition, _Suspect] = {}
+        self._suspects: dict[tuple[str, Partition], _Suspect] = {}
         self._was_ready = False
 
     def turn(self) -> None:
@@ -65,31 +65,41 @@ class Watch:
         return self._was_ready and longest <= NOT_READY_S
 
     async def look(self) -> None:
-        """Ask the log whether there is news of partitions that were not heard of. Raises `Watchdog`."""
+        """Ask the log about partitions that were not heard of, and commits that take long. Raises `Watchdog`."""
         now = self._clock.monotonic()
-        suspects: dict[Partition, _Suspect] = {}
+        suspects: dict[tuple[str, Partition], _Suspect] = {}
         for crew in self._crews:
             for task in crew.running():
                 partition = task.stage.input
-                seen_at = crew.seen_at.get(partition, now)
-                if crew.is_held(partition) or now - seen_at < LOOK_EVERY_S:
+                began, seen_at = task.committing_since, crew.seen_at.get(partition, now)
+                hangs = began is not None and now - began >= LOOK_EVERY_S
+                unheard = not crew.is_held(partition) and now - seen_at >= LOOK_EVERY_S
+                if not hangs and not unheard:
                     continue
                 try:
                     _, end = await self._log.bounds(partition)
                 except KafkaUnreachable:
-                    # Nobody can fetch either: a client is given its time again when the brokers are back.
+                    # Nobody can fetch or commit either: all are given their time again when the brokers are back.
                     self._suspects.clear()
                     return
-                if end > task.stage.next_offset:
-                    suspects[partition] = self._suspected(partition, seen_at, now)
+                if hangs and began is not None:
+                    place = ("commit", partition)
+                    suspects[place], stuck_s = self._suspected(place, began, now)
+                    if stuck_s >= GIVE_UP_S:
+                        message = (f"a commit of {partition.topic}/{partition.index} has not ended for {stuck_s:.0f} s "
+                                   f"though the brokers answer; see the log above for its tries")  # fmt: skip
+                        raise Watchdog(message)
+                if unheard and end > task.stage.next_offset:
+                    place = ("fetch", partition)
+                    suspects[place], stuck_s = self._suspected(place, seen_at, now)
+                    if stuck_s >= STUCK_S:
+                        message = (f"{partition.topic}/{partition.index} has records that were not fetched for "
+                                   f"{stuck_s:.0f} s; the Kafka client does not move any more")  # fmt: skip
+                        raise Watchdog(message)
         self._suspects = suspects
 
-    def _suspected(self, partition: Partition, seen_at: float, now: float) -> _Suspect:
-        before = self._suspects.get(partition)
-        if before is None or before.seen_at != seen_at:
-            return _Suspect(now, seen_at)
-        if now - before.since >= STUCK_S:
-            message = (f"{partition.topic}/{partition.index} has records that were not fetched for "
-                       f"{now - before.since:.0f} s; the Kafka client does not move any more")  # fmt: skip
-            raise Watchdog(message)
-        return before
+    def _suspected(self, place: tuple[str, Partition], mark: float, now: float) -> tuple[_Suspect, float]:
+        """What to remember, and for how long it has been so."""
+        before = self._suspects.get(place)
+        suspect = before if before is not None and before.mark == mark else _Suspect(now, mark)
+        return suspect, now - suspect.since

@@ -29,7 +29,9 @@ def _encode_hook(value: object) -> object:
 
 def _decode_hook(kind: type, value: Any) -> Any:  # noqa: ANN401  # msgspec's own signature
     if kind is Fraction:
-        return Fraction(value)
+        # By hand: the constructor's own parser takes ten times as long, which is most of a restore.
+        numerator, _, denominator = value.partition("/")
+        return Fraction(int(numerator), int(denominator))
     message = f"{kind.__name__} has no stored form"
     raise NotImplementedError(message)
 

@@ -25,6 +25,7 @@ class Reader(NamedTuple):
 
     next_offset: int
     input: Partition = PLACE
+    committing_since: float | None = None
 
     @property
     def stage(self) -> Reader:
@@ -124,6 +125,24 @@ def test_records_that_nobody_fetches_end_us() -> None:
     share = Share(readers=[Reader(5)], seen_at={PLACE: 0.0})
     with pytest.raises(Watchdog, match="events/3 has records that were not fetched for 120 s"):
         run_virtual(look_for(STUCK_S + 60, share, Ends(6)))
+
+
+def test_a_commit_that_does_not_end_though_the_brokers_answer_ends_us() -> None:
+    share = Share(readers=[Reader(5, committing_since=0.0)], held=True)
+    with pytest.raises(Watchdog, match=r"a commit of events/3 has not ended for 300 s though the brokers answer"):
+        run_virtual(look_for(GIVE_UP_S + 60, share, Ends(5)))
+
+
+def test_commits_that_follow_each_other_do_not() -> None:
+    async def main() -> None:
+        share = Share(held=True)
+        watch, clock = watch_of(share, Ends(5))
+        for _ in range(50):
+            share.readers = [Reader(5, committing_since=clock.monotonic())]
+            await clock.sleep(LOOK_EVERY_S)
+            await watch.look()
+
+    run_virtual(main())
 
 
 @pytest.mark.parametrize(

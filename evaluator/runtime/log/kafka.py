@@ -39,7 +39,7 @@ from evaluator.runtime.log.port import (
 from evaluator.runtime.log.steps import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from evaluator.runtime.log.port import Outgoing, Rebalance, Record, TopicSpec
     from evaluator.runtime.log.rights import Right
@@ -192,14 +192,14 @@ class KafkaLog:
 
     async def lacking(self, rights: Sequence[Right]) -> Sequence[Right]:
         """Those of the rights that we do not have, as far as the brokers tell without our using them."""
-        async with limited("ask for our rights"):
-            return await lacking(self._admin_client(), rights)
+        return await self._ask("ask for our rights", lambda admin: lacking(admin, rights))
 
     async def _metadata(self, topics: Sequence[str]) -> dict[str, Any]:
         if not topics:
             return {}
-        async with limited(f"ask for topics {', '.join(topics)}"):
-            answers = await self._admin_client().describe_topics(list(topics))
+        answers = await self._ask(
+            f"ask for topics {', '.join(topics)}", lambda admin: admin.describe_topics(list(topics))
+        )
         found = {}
         for topic in answers:
             if topic["error_code"] == _NOT_AUTHORIZED:
@@ -213,8 +213,7 @@ class KafkaLog:
         if not topics:
             return {}
         wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-        async with limited("ask for the settings of topics"):
-            answers = await self._admin_client().describe_configs(wanted)
+        answers = await self._ask("ask for the settings of topics", lambda admin: admin.describe_configs(wanted))
         return {
             name: {entry[0]: entry[1] for entry in entries}
             for answer in answers
@@ -228,8 +227,8 @@ class KafkaLog:
         missing = [spec for spec in topics if spec.name not in there]
         if not missing:
             return
-        async with limited("ask for the brokers"):
-            brokers = len((await self._admin_client().describe_cluster())["brokers"])
+        cluster = await self._ask("ask for the brokers", lambda admin: admin.describe_cluster())
+        brokers = len(cluster["brokers"])
         replication = self._settings.replication_factor or min(SAFE_REPLICATION, brokers)
         new = [NewTopic(s.name, s.partitions, replication, topic_configs=s.config_on(replication)) for s in missing]
         async with limited("create topics"):
@@ -274,8 +273,21 @@ class KafkaLog:
 
     async def trim(self, partition: Partition, before: int) -> None:
         """Delete the records below offset `before`."""
-        async with limited(f"delete records of {partition.topic}/{partition.index}"):
-            await self._admin_client().delete_records({TopicPartition(*partition): RecordsToDelete(before)})
+        deleted = {TopicPartition(*partition): RecordsToDelete(before)}
+        what = f"delete records of {partition.topic}/{partition.index}"
+        await self._ask(what, lambda admin: admin.delete_records(deleted))
+
+    async def _ask(self, what: str, question: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:  # noqa: ANN401  # aiokafka ships no types
+        """The answer to what may be asked twice.
+
+        A connection that was idle may have been closed, or its session have expired, which shows at its next use
+        only. That is no trouble with the brokers: who waits between tries would meet it at every one of them.
+        """
+        async with limited(what):
+            try:
+                return await question(self._admin_client())
+            except errors.KafkaConnectionError:
+                return await question(self._admin_client())
 
     def _admin_client(self) -> AIOKafkaAdminClient:
         self._connected()
