@@ -192,7 +192,8 @@ class KafkaLog:
 
     async def lacking(self, rights: Sequence[Right]) -> Sequence[Right]:
         """Those of the rights that we do not have, as far as the brokers tell without our using them."""
-        return await self._ask("ask for our rights", lambda admin: lacking(admin, rights))
+        found: Sequence[Right] = await self._ask("ask for our rights", lambda admin: lacking(admin, rights))
+        return found
 
     async def _metadata(self, topics: Sequence[str]) -> dict[str, Any]:
         if not topics:
