@@ -1,7 +1,7 @@
 """The command line: one file a command, each parses, calls and prints.
 
 Data goes to stdout, everything else to stderr. An error that can be acted on is one line and an exit code
-(docs/contracts.md, 5), never a traceback.
+(docs/contracts.md, 5), never a traceback. What nobody expected is a bug: one line too, and the traceback in the log.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 import typer
 
+from evaluator import __version__
 from evaluator.cli import check_config, demo, dump, healthcheck, replay, schema, simulate, status, tail, topics, version
 from evaluator.cli import run as run_command
 from evaluator.errors import EvaluatorError
@@ -21,6 +23,8 @@ from evaluator.runtime import logs
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
+
+log = structlog.get_logger(__name__)
 
 app = typer.Typer(
     name="evaluator",
@@ -75,7 +79,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message, code = _told(error)
         _let_go_of_stdout()
         sys.stderr.write(message and f"{message}\n")
+    except BaseException as error:  # the last resort: a bug has its exit code too, also a panic of native code
+        sys.stderr.write(_bug(error))
+        log.critical("internal.error", version=__version__, exc_info=error)
+        return INTERNAL
     return code or 0
+
+
+def _bug(error: BaseException) -> str:
+    told = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return (f"internal error: {told}; this is a bug in evaluator {__version__}: please report it, "
+            f"with the traceback that is logged beside this line (CONTRIBUTING.md)\n")  # fmt: skip
 
 
 def _told(error: Exception) -> tuple[str, int]:

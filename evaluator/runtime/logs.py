@@ -41,7 +41,8 @@ def configure(
     rendered: list[Processor] = (
         [structlog.processors.format_exc_info, _json]
         if format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=color)]
+        # The default would show the values of local variables, passwords among them.
+        else [structlog.dev.ConsoleRenderer(colors=color, exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*common, *rendered],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
+from evaluator import __version__
 from evaluator.cli import run
 
 if TYPE_CHECKING:
@@ -116,3 +117,30 @@ def test_a_full_disk_is_one_line(folder: Path) -> None:
 def test_closed_streams_are_no_failure(folder: Path) -> None:
     quoted = " ".join(f"'{part}'" for part in [*COMMAND, *(REPLAY + "good").split()])
     assert subprocess.run(f"{quoted} >&- 2>&-", shell=True, cwd=folder, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("failure", ["KeyError('nobody expected it')", "BaseException('a panic of native code')"])
+def test_a_bug_is_one_line_its_traceback_and_exit_code_5(failure: str) -> None:
+    told = failing(f"raise {failure}")
+    first, second, *traceback = told.stderr.splitlines()
+    assert told.returncode == 5
+    assert first.startswith(f"internal error: {failure.split('(', maxsplit=1)[0]}: ")
+    assert "please report it" in first
+    assert "internal.error" in second
+    assert traceback[0] == "Traceback (most recent call last):"
+
+
+def test_a_bug_of_a_running_service_has_its_traceback_in_the_structured_log() -> None:
+    told = failing("logs.configure('info', 'json'); {}['']")
+    line, logged = told.stderr.splitlines()
+    assert (told.returncode, line[:25]) == (5, "internal error: KeyError:")
+    event = orjson.loads(logged)
+    assert (event["event"], event["level"], event["version"]) == ("internal.error", "critical", __version__)
+    assert "KeyError: ''" in event["exception"]
+
+
+def failing(body: str) -> subprocess.CompletedProcess[str]:
+    """The command line with one command more, which does this."""
+    code = f"from evaluator import cli\nfrom evaluator.runtime import logs\ndef fail():\n    {body}\n"
+    code += "cli.app.command('fail')(fail)\ncli.main()"
+    return subprocess.run([sys.executable, "-c", code, "fail"], capture_output=True, text=True, check=False)

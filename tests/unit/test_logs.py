@@ -92,6 +92,18 @@ def test_the_console_form_is_for_people() -> None:
     assert "\x1b" not in stream.getvalue()
 
 
+def test_no_form_of_a_traceback_shows_the_values_of_variables() -> None:
+    stream = io.StringIO()
+    configure("info", "console", stream=stream)
+    key = "hunter" + "2"
+    try:
+        {}[key[:0]]
+    except KeyError:
+        structlog.get_logger().exception("worker.failed")
+    assert "KeyError" in stream.getvalue()
+    assert key not in stream.getvalue()
+
+
 def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info", "json")
     structlog.get_logger().info("here")

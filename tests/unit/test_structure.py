@@ -18,6 +18,9 @@ CLOCKS = {
     "datetime.utcnow",
     "date.today",
 }
+LAST_RESORT = {"cli/__init__.py": 1}
+"""Where everything may be caught, and how often: a bug has an exit code of its own, wherever it is."""
+
 ENVIRONMENT = {"os.environ", "os.getenv"}
 
 
@@ -55,7 +58,6 @@ def test_a_module_reads_neither_clocks_nor_the_environment(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_exception_is_caught_without_being_named(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None
-            assert dotted(node.type) not in {"Exception", "BaseException"}, f"{path}:{node.lineno}"
+    handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
+    unnamed = [node for node in handlers if node.type is None or dotted(node.type) in {"Exception", "BaseException"}]
+    assert len(unnamed) == LAST_RESORT.get(str(path.relative_to(PACKAGE)), 0), [node.lineno for node in unnamed]
