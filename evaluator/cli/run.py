@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,8 @@ def run(
     ] = False,
 ) -> int:
     """Evaluate: consume events from Kafka, publish alerts to Kafka, serve the page and the metrics."""
+    # A reload that comes before the daemon listens for it (brokers may take long to answer) must not end us.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The web server takes half a second to import: no other command waits for it.
     from evaluator.runtime.daemon import Run  # noqa: PLC0415  # see above
     from evaluator.runtime.daemon import run as run_daemon  # noqa: PLC0415  # see above

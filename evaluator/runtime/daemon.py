@@ -53,7 +53,7 @@ class ShutdownOverran(EvaluatorError):
 
 
 class Signals:
-    """SIGTERM and SIGINT ask for an orderly end; SIGHUP does nothing yet, instead of killing us."""
+    """SIGTERM and SIGINT ask for an orderly end; SIGHUP is answered with a log line: there is no reload yet."""
 
     def __init__(self) -> None:
         self.stopped = asyncio.Event()
@@ -61,15 +61,16 @@ class Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._ignore)
+        loop.add_signal_handler(signal.SIGHUP, self._refuse_reload)
 
     def _stop(self, number: int) -> None:
         self.number = number
         self.stopped.set()
 
     @staticmethod
-    def _ignore() -> None:
-        log.warning("reload.unsupported", hint="restart to take a changed configuration")
+    def _refuse_reload() -> None:
+        hint = "the configuration is that of the start; restart to take a changed one, safe at any moment"
+        log.warning("reload.unsupported", hint=hint)
 
 
 class Run(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,16 @@ def test_the_demo_stops_cleanly_when_it_is_asked_to(folder: Path) -> None:
         out, err = demo.communicate(timeout=30)
     assert (demo.returncode, out) == (0, b"")
     assert b"Traceback" not in err
+
+
+def test_a_reload_that_comes_before_the_brokers_answer_does_not_end_a_run(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environ = {**os.environ, "EVALUATOR_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{silent.getsockname()[1]}"}
+        command = [COMMAND, "run", "--config", "rules.yaml"]
+        with subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGHUP)
+            connection.close()
+            _, told = process.communicate(timeout=30)
+    assert process.returncode == 4, told
+    assert "closed the connection" in told
