@@ -11,6 +11,7 @@ import typer
 
 from evaluator.cli.connect import Bootstrap, SettingsFile, settings_of, with_log
 from evaluator.runtime import logs
+from evaluator.runtime.stderr import unfailing
 from evaluator.wire.config.load import load_rules
 
 
@@ -29,6 +30,7 @@ def run(
     """Evaluate: consume events from Kafka, publish alerts to Kafka, serve the page and the metrics."""
     # A reload that comes before the daemon listens for it (brokers may take long to answer) must not end us.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.stderr = unfailing(sys.stderr)
     # The web server takes half a second to import: no other command waits for it.
     from evaluator.runtime.daemon import Run  # noqa: PLC0415  # see above
     from evaluator.runtime.daemon import run as run_daemon  # noqa: PLC0415  # see above

@@ -26,7 +26,7 @@ from evaluator.wire import progress as progress_wire
 from evaluator.wire.config.load import load_rules
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from support.cluster import Cluster
 
@@ -138,6 +138,18 @@ class Service:
 
     def start(self, failpoint: dict[str, Any] | None = None, **settings: Any) -> Process:
         """Start a process."""
+        command = [sys.executable, str(Path(__file__).with_name("process.py"))]
+        options = [str(self._session_ms)] + ([] if failpoint is None else [json.dumps(failpoint)])
+        return self._start(lambda file: [*command, str(self.rules), file, *options], settings)
+
+    def run(self, stderr: int | None = None, **settings: Any) -> Process:
+        """The command as a user types it (session: 20 s); `stderr` instead of the file that `output` reads."""
+        command = [sys.executable, "-m", "evaluator", "run", "--config", str(self.rules), "--settings"]
+        return self._start(lambda file: [*command, file], settings, stderr)
+
+    def _start(
+        self, command: Callable[[str], list[str]], settings: dict[str, Any], stderr: int | None = None
+    ) -> Process:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -151,17 +163,9 @@ class Service:
             "blind_alert": "off", "kafka": {"bootstrap_servers": self.bootstrap}, **settings,
         }))  # fmt: skip
         log = self._folder / f"process-{number}.log"
-        command = [
-            sys.executable,
-            str(Path(__file__).with_name("process.py")),
-            str(self.rules),
-            str(file),
-            str(self._session_ms),
-        ]
-        if failpoint is not None:
-            command.append(json.dumps(failpoint))
         with log.open("wb") as stream:
-            popen = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, "PYTHONWARNINGS": ""})
+            popen = subprocess.Popen(command(str(file)), stdout=stream, stderr=stream if stderr is None else stderr,
+                                     env={**os.environ, "PYTHONWARNINGS": ""})  # fmt: skip
         process = Process(popen, log, port)
         self._processes.append(process)
         return process

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import signal
 from typing import TYPE_CHECKING
 
 import orjson
+import pytest
 from service import Process, Service, minutes
 
 if TYPE_CHECKING:
@@ -20,6 +23,11 @@ def logged(process: Process, event: str) -> list[dict[str, Any]]:
     """What the process said under this name."""
     lines = [orjson.loads(line) for line in process.output().splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == event]
+
+
+def ids(alerts: list[dict[str, Any]]) -> list[str]:
+    """In an order that no interleaving of shards changes."""
+    return sorted(alert["id"] for alert in alerts)
 
 
 async def test_sighup_is_answered_with_one_line_and_the_evaluation_goes_on(kafka: Cluster, tmp_path: Path) -> None:
@@ -36,3 +44,30 @@ async def test_sighup_is_answered_with_one_line_and_the_evaluation_goes_on(kafka
         assert "restart" in line["hint"]
         process.signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.ended(), 30) == 0
+
+
+@pytest.mark.parametrize("reader", ["is_gone", "reads_nothing"])
+async def test_logs_that_nobody_reads_do_not_stop_the_evaluation(reader: str, kafka: Cluster, tmp_path: Path) -> None:
+    async with Service(kafka, tmp_path).running() as service:
+        out, into = os.pipe()
+        try:
+            if reader == "reads_nothing":
+                fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 4096)
+            process = service.run(into)
+            os.close(into)
+            await service.write(minutes(0, 2))
+            if reader == "is_gone":
+                os.close(out)
+            await service.write(minutes(2, 5, bad=True))
+            await service.until(2, process)
+            for _ in range(100):
+                process.signal(signal.SIGHUP)
+                await asyncio.sleep(0.01)
+            await service.write(minutes(5, 9))
+            await service.until(4, process)
+            process.signal(signal.SIGTERM)
+            assert await process.ended() == 0
+            assert ids(await service.alerts()) == ids(service.replayed())
+        finally:
+            if reader == "reads_nothing":
+                os.close(out)
