@@ -36,7 +36,7 @@ from evaluator.runtime.log.port import (
 from evaluator.runtime.settings import KafkaSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from support.cluster import Cluster
@@ -354,18 +354,76 @@ async def test_3_a_dead_fetcher_leaves_a_consumer_that_returns_nothing_for_ever(
             assert await consumer.getmany(timeout_ms=1000) == {}
 
 
-async def test_a_dead_fetcher_of_ours_is_a_reason_to_restart(kafka: Cluster) -> None:
+DYING: dict[str, Callable[[Any], asyncio.Task[None]]] = {
+    "fetcher": lambda kafka: kafka._fetcher._fetch_task,  # noqa: SLF001  # to hurt it
+    "coordinator": lambda kafka: kafka._coordinator._coordination_task,  # noqa: SLF001
+    "metadata synchroniser": lambda kafka: kafka._client._sync_task,  # noqa: SLF001
+}
+
+
+async def kill(task: asyncio.Task[None]) -> None:
+    """As any exception in it would."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("name", DYING)
+async def test_a_dead_background_task_of_ours_is_a_reason_to_restart(name: str, kafka: Cluster) -> None:
     async with opened(kafka.bootstrap) as log:
         place = await topic(log, kafka)
         async with member(log, kafka, place.topic) as reader:
             while "assigned in poll: True" not in reader.journal:
                 await reader.poll()
-            running = reader.consumer._kafka  # noqa: SLF001  # to hurt it
-            assert running is not None
-            running._fetcher._fetch_task.cancel()  # noqa: SLF001
-            await asyncio.wait([running._fetcher._fetch_task])  # noqa: SLF001
-            with pytest.raises(Watchdog, match="fetcher of group"):
+            await kill(DYING[name](reader.consumer._kafka))  # noqa: SLF001  # to hurt it
+            with pytest.raises(Watchdog, match=f"{name} of group"):
                 await reader.poll()
+
+
+async def test_a_client_that_waits_for_metadata_which_nobody_fetches_waits_for_ever(kafka: Cluster) -> None:
+    async with raw_consumer(kafka.bootstrap) as consumer:
+        client = consumer._client  # noqa: SLF001  # to hurt it
+        await kill(client._sync_task)  # noqa: SLF001
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.force_metadata_update(), 2)
+
+
+async def deafen(client: Any) -> None:
+    """Let the task that follows the cluster die of an answer that nobody expected."""
+
+    async def unexpected(*_: object) -> bool:
+        raise KeyError
+
+    client._metadata_update = unexpected  # noqa: SLF001
+    client.force_metadata_update()
+    await asyncio.wait([client._sync_task])  # noqa: SLF001
+
+
+async def test_clients_outside_of_a_group_are_replaced_when_they_follow_the_cluster_no_more(kafka: Cluster) -> None:
+    async with opened(kafka.bootstrap) as log:
+        place = await topic(log, kafka)
+        async with ours(log, f"{place.topic}.id") as producer:
+            await written(producer, place, b"before")
+            assert await values(log, place) == [b"before"]
+            writer, asker = producer._kafka, log._askers[True]  # noqa: SLF001  # to hurt them
+            assert writer is not None
+            await deafen(writer.client)
+            await deafen(asker._client)  # noqa: SLF001
+            await producer.bump()
+            await written(producer, place, b"after")
+            assert producer._kafka is not writer  # noqa: SLF001
+        await log.bounds(place)
+        assert await values(log, place) == [b"before", b"after"]
+        assert log._askers[True] is not asker  # noqa: SLF001
+        reader = log.reader({place: 0})
+        try:
+            while not await reader.poll(1, 10):
+                pass
+            assert reader._kafka is not None  # noqa: SLF001
+            await deafen(reader._kafka._client)  # noqa: SLF001
+            with pytest.raises(KafkaUnreachable, match="background task"):
+                await reader.poll(1, 10)
+        finally:
+            await reader.stop()
 
 
 async def test_4_and_11_callbacks_overlap_polls_and_their_errors_are_only_logged(kafka: Cluster) -> None:

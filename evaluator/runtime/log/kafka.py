@@ -19,6 +19,7 @@ from evaluator.runtime.log.kafka_client import (
     Patience,
     closed,
     connection,
+    is_deaf,
     limited,
     probe,
     started,
@@ -153,6 +154,10 @@ class KafkaLog:
     async def _asker(self, *, committed: bool) -> AIOKafkaConsumer:
         async with self._opening:
             asker = self._askers.get(committed)
+            if asker is not None and is_deaf(asker._client):  # noqa: SLF001  # aiokafka's, as in the modules beside
+                del self._askers[committed]
+                await closed(asker)
+                asker = None
             if asker is None:
                 isolation = "read_committed" if committed else "read_uncommitted"
                 asker = AIOKafkaConsumer(

@@ -144,6 +144,14 @@ def _cause(error: BaseException, address: str, kafka: KafkaSettings) -> str:  # 
             f"(it is {kafka.security_protocol}): TLS, SASL or neither")  # fmt: skip
 
 
+def is_deaf(client: Any) -> bool:  # noqa: ANN401  # aiokafka's own, untyped
+    """Whether the task that follows the cluster has ended in this client, which must have been started.
+
+    It then learns of no new leader, address or partition; what asks it for news waits for ever.
+    """
+    return client._sync_task is None or client._sync_task.done()
+
+
 @asynccontextmanager
 async def limited(what: str, seconds: float = PATIENT.limit_s) -> AsyncIterator[None]:
     """Turn what aiokafka raises into our errors; nothing inside takes longer than `seconds`.
@@ -204,6 +212,12 @@ async def closed(*closing: Any, seconds: float = 5.0) -> None:  # noqa: ANN401  
 
 
 async def _stopped(client: Any, seconds: float) -> None:  # noqa: ANN401  # see above
+    inner = next(
+        (found for name in ("_client", "client") if (found := getattr(client, name, None)) is not None), client
+    )
+    if is_deaf(inner):
+        # Closing would raise what that task died of, and leave the connections open.
+        inner._sync_task = None
     try:
         async with asyncio.timeout(seconds):
             await (client.close() if hasattr(client, "close") else client.stop())
@@ -216,7 +230,7 @@ async def _stopped(client: Any, seconds: float) -> None:  # noqa: ANN401  # see 
             raise
         # aiokafka 0.14 cancels a fetch that waits to be tried again, awaits it, and lets that out as if we had been
         # cancelled (`Fetcher.close`); what it would have closed next are the connections.
-        await _stopped(client._client, seconds)
+        await _stopped(inner, seconds)
 
 
 def error_of(codes: Sequence[int]) -> type[errors.KafkaError] | None:

@@ -272,7 +272,10 @@ class KafkaConsumer(ConsumerRebalanceListener):
 
     def _check_alive(self, kafka: AIOKafkaConsumer) -> None:
         """A dead background task leaves `getmany` returning nothing for ever, while heartbeats go on."""
-        tasks = {"fetcher": kafka._fetcher._fetch_task, "coordinator": kafka._coordinator._coordination_task}
+        tasks = {
+            "fetcher": kafka._fetcher._fetch_task, "coordinator": kafka._coordinator._coordination_task,
+            "metadata synchroniser": kafka._client._sync_task,
+        }  # fmt: skip
         for name, task in tasks.items():
             if task.done():
                 cause = None if task.cancelled() else task.exception()

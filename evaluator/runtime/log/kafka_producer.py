@@ -18,7 +18,7 @@ from aiokafka.producer.transaction_manager import PidAndEpoch, TransactionState
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, translated
+from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, is_deaf, limited, translated
 from evaluator.runtime.log.port import Fenced, OutcomeUnknown, RecordTooLarge, SendFailed
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ class KafkaProducer:
 
 def _is_dead(kafka: AIOKafkaProducer) -> bool:
     task = kafka._sender.sender_task
-    return task is None or task.done()
+    return task is None or task.done() or is_deaf(kafka.client)
 
 
 async def _abandon(kafka: AIOKafkaProducer) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
-from evaluator.runtime.log.kafka_client import PATIENT, closed, limited, started
+from evaluator.runtime.log.kafka_client import PATIENT, closed, is_deaf, limited, started
 from evaluator.runtime.log.kafka_fetch import hand_out_our_records
 from evaluator.runtime.log.port import KafkaUnreachable, OffsetOutOfRange, Partition, Record
 
@@ -32,9 +32,9 @@ class KafkaReader:
     async def poll(self, timeout_s: float, max_records: int) -> Mapping[Partition, Sequence[Record]]:
         """What came since the last call; waits up to `timeout_s` for something."""
         kafka = self._kafka or await self._open()
-        if kafka._fetcher._fetch_task.done():
-            # It would return nothing for ever. Who reads begins anew after this error.
-            message = "cannot read: the Kafka client's fetcher died"
+        if kafka._fetcher._fetch_task.done() or is_deaf(kafka._client):
+            # It would return nothing for ever, or from the next leader on. Who reads begins anew after this error.
+            message = "cannot read: a background task of the Kafka client died"
             raise KafkaUnreachable(message)
         async with limited("read", PATIENT.limit_s + timeout_s):
             try:
