@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kafka lint format bench simulate simulate-bugs chaos mutants lock clean
+.PHONY: demo test kafka lint format bench bench-restore simulate simulate-bugs chaos mutants lock clean
 
 demo: $(READY)
 	$(BIN)/evaluator demo
@@ -30,6 +30,11 @@ kafka:
 bench: $(READY)
 	$(BIN)/python benchmarks/replay.py
 	$(BIN)/python benchmarks/kafka.py
+	$(BIN)/python benchmarks/restore.py --series 10000
+
+# How long a start with a state of 100,000 series takes; making that state takes longer.
+bench-restore: $(READY)
+	$(BIN)/python benchmarks/restore.py
 
 # Everything that may go wrong, on the in-memory log: make simulate SEEDS=10000, or one again: make simulate SEED=123
 SEEDS ?= 10000

@@ -111,9 +111,13 @@ def running(bootstrap: str, rules: Path, app: str) -> Iterator[subprocess.Popen[
         "EVALUATOR_LOG__LEVEL": "warning",
     }  # fmt: skip
     evaluator = str(Path(sys.executable).with_name("evaluator"))
-    process = subprocess.Popen([evaluator, "run", "--config", str(rules)], env=environ, stderr=subprocess.DEVNULL)
+    said = rules.with_suffix(".log")
+    with said.open("wb") as log:
+        process = subprocess.Popen([evaluator, "run", "--config", str(rules)], env=environ, stderr=log)
     try:
         yield process
+        if process.poll() is not None:
+            sys.exit(f"evaluator run ended with {process.returncode}: {said.read_text()[-2000:]}")
     finally:
         process.terminate()
         process.wait()
@@ -165,7 +169,7 @@ def _until(process: subprocess.Popen[bytes], reached: object) -> float:
         except OSError:
             pass
         time.sleep(0.25)
-    sys.exit("evaluator run ended")
+    return time.perf_counter()
 
 
 def _scrape() -> str:

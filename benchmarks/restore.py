@@ -1,0 +1,220 @@
+"""How long a process that starts needs to have all of its state back, on a real Kafka.
+
+The state is that of 10,000 (and 100,000) series of which a 1h rule that hops every 5m and a 5m rule have full
+windows: 12 panes of 200 latencies over three decades each, and the last windows decided of both. It is made by
+stage 2 itself, from partials as stage 1 encodes them, in transactions of its own; a reader of the compacted topics
+finds what a service leaves there. The floor is aiokafka reading the same state, nothing decoded, in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from kafka import _peak_mb, _scrape, broker_module, running
+
+from evaluator.core.event import MINUTE, EpochUs, SeriesKey, shard_of
+from evaluator.core.pane import Cell, Pane
+from evaluator.core.partial import Origin, Partial
+from evaluator.core.watermark import PartitionTime
+from evaluator.runtime.aggregate_stage import AggregateStage, Timing
+from evaluator.runtime.clock import SystemClock
+from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
+from evaluator.runtime.log.kafka import KafkaLog
+from evaluator.runtime.log.port import Fetched, Outgoing, Record, TopicSpec
+from evaluator.runtime.settings import KafkaSettings
+from evaluator.runtime.stage import Unobserved
+from evaluator.runtime.task import Task
+from evaluator.runtime.topics import Topics
+from evaluator.wire import partial as partial_wire
+from evaluator.wire import progress as progress_wire
+from evaluator.wire.config.load import Config, load_rules
+from evaluator.wire.progress import SourceProgress
+from evaluator.wire.record import Publisher
+
+SHARDS, STEP, STEPS, SAMPLES, KINDS = 16, 5 * MINUTE, 25, 200, 64
+START = 1_769_601_600 * 1_000_000
+END = START + STEPS * STEP
+SERIES_A_PARTIAL = 500
+FRESH = 4
+"""Steps of which nothing is compacted yet: segments are closed every ten minutes, and then compacted."""
+
+RULES = """\
+version: 1
+sources:
+  events:
+    topic: {app}-events
+    format: json
+    idle_after: 1h
+    fields: {{time: t, latency: ms, latency_unit: ms, failed: {{status: ">= 500"}}, trace_id: trace}}
+surfaces:
+  voice-api: {{source: events, match: {{app: voice}}, group_by: [{{field: route, as: route}}], max_series: 200000}}
+alerts:
+  Hour: {{surface: voice-api, when: [error_ratio > 5%, p95 > 800ms], window: 1h, every: 5m, severity: page}}
+  Now: {{surface: voice-api, when: [error_ratio > 20%, p95 > 900ms], window: 5m, severity: ticket}}
+"""
+
+DRAIN = """
+import asyncio, sys, time
+from aiokafka import AIOKafkaConsumer, TopicPartition
+async def main():
+    consumer = AIOKafkaConsumer(bootstrap_servers=sys.argv[1], isolation_level="read_committed",
+                                enable_auto_commit=False, auto_offset_reset="earliest")
+    await consumer.start()
+    places = [TopicPartition(sys.argv[2], index) for index in range(int(sys.argv[3]))]
+    consumer.assign(places)
+    ends = await consumer.end_offsets(places)
+    began, count, size = time.perf_counter(), 0, 0
+    while any([await consumer.position(place) < ends[place] for place in places]):
+        for records in (await consumer.getmany(timeout_ms=500, max_records=10_000)).values():
+            count += len(records)
+            size += sum(len(r.key) + len(r.value or b"") for r in records)
+    print(time.perf_counter() - began, count, size)
+    await consumer.stop()
+asyncio.run(main())
+"""
+
+
+def kinds(config: Config, topics: Topics) -> list[Pane]:
+    """Panes of one step, as the decoder and stage 1 make them of JSON events."""
+    rng = np.random.default_rng(1)
+    lines = []
+    for kind in range(KINDS):
+        for n, ms in enumerate(10 ** rng.uniform(0, 3, SAMPLES)):
+            event = {"t": (START + n * 1_000_000) // 1000, "app": "voice", "route": f"k{kind}", "ms": round(ms, 3),
+                     "status": 503 if n % 50 == 0 else 200, "trace": rng.bytes(16).hex()}  # fmt: skip
+            lines.append(json.dumps(event).encode())
+    tallies: Counter[tuple[str, ...]] = Counter()
+    stage = AggregateStage(config, "events", 0, 1, 1, topics, Timing(0, uses_clock=False), tallies)
+    stage.restore([], (0, 0), None)
+    stage.freeze(EpochUs(0))
+    records = [Record(n, 0, None, line) for n, line in enumerate(lines)]
+    stage.apply(Fetched(records, len(records), len(records), EpochUs(0)))
+    outbox = stage.freeze(EpochUs(0))
+    partials = [partial_wire.decode(one.value) for one in outbox.records if one.topic == topics.partials]
+    return [cell.pane for partial in partials for _, cells in partial.cells for cell in cells if cell.step == STEP]
+
+
+def moved(pane: Pane, by: int) -> Pane:
+    """The same events at another time."""
+    later = pane.copy()
+    later.first, later.last = EpochUs(pane.first + by), EpochUs(pane.last + by)
+    later.failing = tuple(one._replace(time=EpochUs(one.time + by)) for one in pane.failing)
+    later.slowest = tuple(one._replace(time=EpochUs(one.time + by)) for one in pane.slowest)
+    return later
+
+
+def partials_of(config: Config, keys: list[SeriesKey], panes: list[Pane]) -> list[bytes]:
+    """Two hours of one shard, step by step. No record of the source stands behind them: none is read again."""
+    found, watermark, prev = [], START, None
+    origin = Origin(config.rules.revision, config.rules.hash)
+    for step in range(STEPS):
+        slot = START // STEP + step
+        for first in range(0, len(keys), SERIES_A_PARTIAL):
+            chunk = keys[first : first + SERIES_A_PARTIAL]
+            is_last = first + SERIES_A_PARTIAL >= len(keys)
+            after = START + (step + 1) * STEP if is_last and step < STEPS - 1 else watermark
+            cells = tuple(
+                (key, (Cell(STEP, slot, moved(panes[(first + n + step) % KINDS], step * STEP)),))
+                for n, key in enumerate(chunk)
+            )
+            partial = Partial(
+                source="events", partition=0, partitions=1, begin=0, end=0, sequence=len(found) + 1,
+                before=EpochUs(watermark), time=PartitionTime(EpochUs(after), EpochUs(START - STEP), EpochUs(START)),
+                origin=origin, prev=prev, cells=cells,
+            )  # fmt: skip
+            found += partial_wire.encode(partial)
+            prev, watermark = 0, after
+    return found
+
+
+async def fill(bootstrap: str, rules: Path, topics: Topics, count: int) -> None:
+    """Let stage 2 write the state of `count` series."""
+    config, clock = load_rules([rules]), SystemClock()
+    log = KafkaLog(KafkaSettings(bootstrap_servers=bootstrap))
+    await log.start()
+    source = config.rules.sources["events"]
+    await log.create([TopicSpec(source.topic, 1, retention_ms=-1), *topics.specs(SHARDS, {"events": 1})])
+    panes = kinds(config, topics)
+    by_shard: list[list[SeriesKey]] = [[] for _ in range(SHARDS)]
+    for number in range(count):
+        key = SeriesKey("voice-api", (f"/v1/route-{number:06d}",))
+        by_shard[shard_of(key, SHARDS)].append(key)
+    publishing = Publishing(Publisher(topics.app_id, config.rules.hash, "0", "http://here"), 0)
+    for shard, keys in enumerate(by_shard):
+        stage = EvaluateStage(config.rules, shard, SHARDS, topics, publishing, Counter())
+        task = Task(stage, log, clock, Unobserved())
+        await task.take_over()
+        for offset, value in enumerate(partials_of(config, keys, panes)):
+            await log.append([Outgoing(topics.partials, None, value, shard)])
+            task.apply(Fetched([Record(offset, 0, None, value)], offset + 1, offset + 1, clock.now()))
+            if partial_wire.decode(value).time.watermark > START + (STEPS - FRESH) * STEP:
+                await task.commit()
+        await task.commit()
+        await task.stop()
+    progress = SourceProgress(
+        sequence=1, topic=source.topic, partitions=1, next_offset=0, newest_pane_end=EpochUs(END), shards=SHARDS,
+        time=PartitionTime(EpochUs(END - STEP), EpochUs(START - STEP), EpochUs(START)), revision=config.rules.revision,
+        sent=dict.fromkeys(range(SHARDS), 0), config=config.rules.hash,
+    )  # fmt: skip
+    written = Outgoing(topics.progress("events"), progress_wire.key_of(0), progress_wire.encode(progress), 0)
+    await log.append([written])
+    await log.close()
+
+
+def restored(process: subprocess.Popen[bytes], began: float) -> float:
+    """Seconds until every shard runs."""
+    while process.poll() is None:
+        try:
+            if f'evaluator_tasks{{stage="evaluate",state="running"}} {SHARDS}.0' in _scrape():
+                return time.perf_counter() - began
+        except OSError:
+            pass
+        time.sleep(0.1)
+    return 0.0
+
+
+def sum_of(metrics: str, name: str) -> float:
+    return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(name))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--series", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--runs", type=int, default=3)
+    wish = parser.parse_args()
+    with closing(broker_module().Broker().start()) as broker, tempfile.TemporaryDirectory() as name:
+        print(" series  records in the state    MB   read alone  start to all shards running   peak MB")
+        for count in wish.series:
+            app = f"restore-{count}"
+            rules = Path(name) / f"{app}.yaml"
+            rules.write_text(RULES.format(app=app))
+            topics = Topics(app, f"{app}.alerts", f"{app}.status")
+            began = time.perf_counter()
+            asyncio.run(fill(broker.bootstrap, rules, topics, count))
+            print(f"(made in {time.perf_counter() - began:.0f} s)", file=sys.stderr)
+            times, memory = [], 0.0
+            for _ in range(wish.runs):
+                drained = subprocess.run([sys.executable, "-c", DRAIN, broker.bootstrap, topics.state, str(SHARDS)],
+                                         capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
+                began = time.perf_counter()
+                with running(broker.bootstrap, rules, app) as process:
+                    times.append(restored(process, began))
+                    memory = max(memory, _peak_mb(process.pid) if process.poll() is None else 0.0)
+            times.sort()
+            line = (f"{count:>7,}  {int(drained[1]):>20,}  {int(drained[2]) / 1e6:>6.0f}  {float(drained[0]):>8.1f} s  "
+                    f"{times[len(times) // 2]:>8.1f} s ({times[0]:.1f} to {times[-1]:.1f})  {memory:>8.0f}")  # fmt: skip
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
