@@ -211,8 +211,9 @@ def main() -> None:
                     times.append(restored(process, began))
                     memory = max(memory, _peak_mb(process.pid) if process.poll() is None else 0.0)
             times.sort()
-            line = (f"{count:>7,}  {int(drained[1]):>20,}  {int(drained[2]) / 1e6:>6.0f}  {float(drained[0]):>8.1f} s  "
-                    f"{times[len(times) // 2]:>8.1f} s ({times[0]:.1f} to {times[-1]:.1f})  {memory:>8.0f}")  # fmt: skip
+            state = f"{int(drained[1]):>20,}  {int(drained[2]) / 1e6:>6.0f}  {float(drained[0]):>8.1f} s"
+            spread = f"({times[0]:.1f} to {times[-1]:.1f})"
+            line = f"{count:>7,}  {state}  {times[len(times) // 2]:>8.1f} s {spread}  {memory:>8.0f}"
             print(line, flush=True)
 
 

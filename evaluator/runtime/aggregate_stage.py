@@ -250,7 +250,7 @@ class AggregateStage:
         if not at_end:
             self._observed = None
             return
-        if accepted or before is None or fetched.at - before.last > LONGEST_PAUSE:
+        if accepted or before is None or not fetched.is_continuous or fetched.at - before.last > LONGEST_PAUSE:
             self._observed = Observed(fetched.at, fetched.at)
             return
         self._observed = Observed(before.since, fetched.at)

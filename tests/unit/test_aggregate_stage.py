@@ -189,6 +189,17 @@ def test_a_partial_says_when_the_records_came_that_ripened_a_window(folder: Path
     assert {p.appended for p in partials(busy)} == {None}
 
 
+def test_a_fetch_that_failed_begins_the_observation_anew(folder: Path) -> None:
+    idle = fresh(folder)
+    idle.apply(fetched(record(0, 0), at=0))
+    for now in range(0, 60, 5):
+        idle.apply(fetched(at=now, next_offset=1)._replace(is_continuous=now not in {25, 50}))
+    assert seconds(idle) == -5
+    for now in range(60, 81, 5):
+        idle.apply(fetched(at=now, next_offset=1))
+    assert seconds(idle) == 75
+
+
 def test_an_idle_advance_is_recorded_where_it_happened(folder: Path) -> None:
     idle = fresh(folder)
     idle.apply(fetched(record(0, 0), at=0))

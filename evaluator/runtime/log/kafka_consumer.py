@@ -23,7 +23,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from evaluator.core.event import EpochUs
 from evaluator.errors import Watchdog
 from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, started, translated
-from evaluator.runtime.log.kafka_fetch import Unreadable, hand_out_our_records
+from evaluator.runtime.log.kafka_fetch import Unreadable, hand_out_our_records, note_failed_fetches
 from evaluator.runtime.log.port import Fetched, OffsetOutOfRange, Partition, StaleGeneration
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         self._changed = asyncio.Event()
         self._pending: asyncio.Task[dict[TopicPartition, list[Record]]] | None = None
         self._sought_meanwhile: set[Partition] = set()
+        self._failed: set[Partition] = set()
         # Until when a partition is left alone that could not be read, by the loop's clock.
         self._resting: dict[Partition, float] = {}
 
@@ -107,6 +108,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         await started(kafka, f"join the group {self._group}")
         self._kafka = kafka
         hand_out_our_records(kafka)
+        note_failed_fetches(kafka, self._failed)
         # Only now: a start that knows its topics waits until the group has let it in, which needs others to poll.
         kafka.subscribe(self._topics, listener=self)
 
@@ -240,8 +242,9 @@ class KafkaConsumer(ConsumerRebalanceListener):
                 self._next[partition] = state.position
                 answers[partition] = Fetched(
                     records, state.position, max(state.highwater, state.position),
-                    EpochUs(state.timestamp * 1000),
+                    EpochUs(state.timestamp * 1000), partition not in self._failed,
                 )  # fmt: skip
+                self._failed.discard(partition)
         return answers
 
     def _seek_back(self, kafka: AIOKafkaConsumer) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
+from aiokafka.protocol.fetch import FetchRequest
 
-from evaluator.runtime.log.port import Record
+from evaluator.runtime.log.port import Partition, Record
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -33,6 +34,22 @@ class Unreadable(KafkaError):  # type: ignore[misc]  # aiokafka ships no types
 def hand_out_our_records(kafka: AIOKafkaConsumer) -> None:
     """Let the `getmany` of a started consumer return `port.Record`."""
     kafka._fetcher._records = _Buffer()
+
+
+def note_failed_fetches(kafka: AIOKafkaConsumer, failed: set[Partition]) -> None:
+    """Put the partitions of every fetch without an answer into `failed`: aiokafka tries again and tells nobody."""
+    client = kafka._client
+    send = client.send
+
+    async def noting(node_id: int, request: Any, **options: Any) -> Any:  # noqa: ANN401  # as aiokafka's
+        try:
+            return await send(node_id, request, **options)
+        except KafkaError:
+            if isinstance(request, FetchRequest):
+                failed.update(Partition(topic, index) for topic, wanted in request.topics for index, *_ in wanted)
+            raise
+
+    client.send = noting
 
 
 class _Buffer(OrderedDict[Any, Any]):

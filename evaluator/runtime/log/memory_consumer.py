@@ -32,6 +32,7 @@ class MemoryConsumer:
         # None: assigned, not yet sought.
         self._positions: dict[Partition, int | None] = {}
         self._paused: set[Partition] = set()
+        self._failed: set[Partition] = set()
         self._turn = 0
         self._wake = asyncio.Event()
 
@@ -53,6 +54,7 @@ class MemoryConsumer:
             await self._steps.at("consumer.poll:before")
         except KafkaUnreachable:
             # As a real client: no broker, no news, and no error.
+            self._failed.update(self._positions)
             await clock.sleep(max(0.0, deadline - clock.monotonic()))
             return {}
         await asyncio.sleep(0)
@@ -148,9 +150,10 @@ class MemoryConsumer:
         ):
             if share or not there:
                 records, after = log.fetch(position, share)
-                fetched[partition] = Fetched(records, after, log.end, at)
+                fetched[partition] = Fetched(records, after, log.end, at, partition not in self._failed)
         for partition, one in fetched.items():
             self._positions[partition] = one.next_offset
+        self._failed -= fetched.keys()
         return fetched
 
     def _in_turn(self) -> list[tuple[Partition, PartitionLog, int]]:

@@ -50,12 +50,14 @@ class Fetched(NamedTuple):
 
     `records` may be empty. `next_offset` is the position after them (past markers and compacted gaps);
     `high_watermark` the end of the log, open transactions included; `at` the local time of the fetch.
+    `is_continuous` is false where a fetch of the partition failed since the one before.
     """
 
     records: Sequence[Record]
     next_offset: int
     high_watermark: int
     at: EpochUs
+    is_continuous: bool = True
 
 
 class Outgoing(NamedTuple):
