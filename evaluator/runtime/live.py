@@ -81,16 +81,18 @@ class WorkerHealth:
         return silence < STUCK_AFTER_S, f"last turn {silence:.1f} s ago"
 
     def ready(self) -> tuple[bool, str]:
-        """What the groups gave us runs, or has waited for less than a minute; and nobody asked us to end.
+        """What the groups gave us runs, or has not moved for less than a minute; and nobody asked us to end.
 
         Being behind is a metric: a rollout must not wait for a backlog. Neither for a task that rests because a
-        newer revision of the rules is at work.
+        newer revision of the rules is at work. Brokers that are away are a reason, though none to be restarted.
         """
         if self._worker.is_stopping:
             return False, "stopping"
         crews = (self._worker.aggregate, self._worker.evaluate)
         running, waiting = (sum(len(of(crew)) for crew in crews) for of in (Crew.running, Crew.unsettled))
-        return self._worker.watch.is_ready, f"{running} tasks run, {waiting} partitions wait for theirs"
+        trouble = self._worker.watch.trouble()
+        counted = f"{running} tasks run, {waiting} partitions wait for theirs"
+        return trouble is None, f"{trouble}; {counted}" if trouble else counted
 
 
 class Address(NamedTuple):

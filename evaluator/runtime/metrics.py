@@ -122,7 +122,7 @@ class Metrics:
         if worker is None:
             return Gauges({}, {}, self.loop_lag_s)
         lag = {(stage.source.name, stage.input.index): stage.lag for stage in worker.source_stages()}
-        return Gauges(lag, _tasks(worker), self.loop_lag_s)
+        return Gauges(lag, _tasks(worker), self.loop_lag_s, worker.watch.trouble() is None)
 
     def _histograms(self) -> dict[tuple[str, ...], Histogram]:
         found: dict[tuple[str, ...], Histogram] = {

@@ -34,6 +34,7 @@ class Gauges(NamedTuple):
     lag: Mapping[tuple[str, int], int]
     tasks: Mapping[tuple[str, str], int]
     loop_lag_s: float = 0.0
+    is_ready: bool = False
 
 
 class Snapshot(NamedTuple):
@@ -241,7 +242,9 @@ def _process(snapshot: Snapshot) -> Iterator[Family]:
         tasks.add({"stage": stage, "state": state}, count)
     loop = gauge("evaluator_loop_lag_seconds", "By how much the event loop was late at the last look.")
     loop.add({}, snapshot.gauges.loop_lag_s)
-    yield from (tasks, loop)
+    ready = gauge("evaluator_ready", "1 while what the groups gave us runs, as /-/ready says.")
+    ready.add({}, snapshot.gauges.is_ready)
+    yield from (tasks, loop, ready)
     for name, documentation in _HISTOGRAMS.items():
         family = histogram(name, documentation)
         for key, observed in snapshot.histograms.items():

@@ -72,10 +72,10 @@ class Task:
         self._log, self._clock, self._observe = log_port, clock, observer
         self._delivery = Delivery(stage, log_port, clock, observer)
         self._committing = asyncio.Lock()
-        self.committing_since: float | None = None
-        """When the commit under way began, by the clock's `monotonic`."""
         self._unsent: Outbox | None = None
         self._used_at = clock.monotonic()
+        self.committing_since: float | None = None
+        """When the commit under way began, by the clock's `monotonic`."""
 
     # -- taking over --------------------------------------------------------------------------------------
 
@@ -131,11 +131,8 @@ class Task:
             if self._unsent is None:
                 return
             self.committing_since = began
-            try:
-                stamp = await self._delivery.deliver(self._unsent)
-            finally:
-                self.committing_since = None
-            self._unsent = None
+            stamp = await self._delivery.deliver(self._unsent)
+            self._unsent = self.committing_since = None
             self._used_at = self._clock.monotonic()
             if stamp is not None:
                 self._compare_clocks(stamp)

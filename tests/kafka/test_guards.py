@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 from service import Process, Service, minutes
+from support.cluster import OURS_MS, Cluster, own_broker
+
+from evaluator.cli.healthcheck import get
+from evaluator.runtime.watchdog import NOT_READY_S
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
-
-    from support.cluster import Cluster
 
 
 def logged(process: Process, event: str) -> list[dict[str, Any]]:
@@ -71,3 +73,40 @@ async def test_logs_that_nobody_reads_do_not_stop_the_evaluation(reader: str, ka
         finally:
             if reader == "reads_nothing":
                 os.close(out)
+
+
+async def test_brokers_that_are_away_make_it_unready_and_not_unhealthy_until_they_are_back(tmp_path: Path) -> None:
+    broker = own_broker()
+    broker.start()
+    try:
+        async with Service(Cluster(broker.bootstrap, OURS_MS), tmp_path).running() as service:
+            process = service.start()
+            await service.write(minutes(0, 5, bad=True))
+            await service.until(2, process)
+            assert await answer(process, "/-/ready") == 200
+            await asyncio.to_thread(broker.stop)
+            async with asyncio.timeout(NOT_READY_S + 15):
+                while await answer(process, "/-/ready") == 200:
+                    assert await answer(process, "/-/healthy") == 200
+                    await asyncio.sleep(1)
+            assert await service.metric(process, "evaluator_ready") == 0
+            assert await answer(process, "/-/healthy") == 200
+            assert process.popen.poll() is None
+            await asyncio.to_thread(broker.start)
+            async with asyncio.timeout(30):
+                while await answer(process, "/-/ready") == 503:
+                    await asyncio.sleep(0.2)
+            (line,) = logged(process, "worker.not_ready")
+            assert "no broker has answered a fetch" in line["reason"]
+            assert len(logged(process, "worker.ready")) == 2
+            await service.write(minutes(5, 9))
+            await service.until(4, process)
+            assert ids(await service.alerts()) == ids(service.replayed())
+    finally:
+        broker.close()
+
+
+async def answer(process: Process, path: str) -> int:
+    """The status of a page."""
+    status, _ = await asyncio.to_thread(get, f"http://127.0.0.1:{process.port}", path)
+    return status
