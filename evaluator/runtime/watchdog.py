@@ -1,7 +1,7 @@
 """What does not move any more, and cannot be mended from inside: end the process, a fresh one goes on.
 
 Being behind is no failure, and neither is a broker that is away: nobody else could do better, and who ends then waits
-out its restarts when the brokers are back. But it is no readiness either (docs/adr/0022).
+out its restarts when the brokers are back. But it is no readiness either (docs/adr/0012).
 
 | since when                                        | not ready after | ends the process after     |
 | ------------------------------------------------- | --------------- | -------------------------- |
