@@ -12,6 +12,8 @@ import typer
 from evaluator.cli.healthcheck import get
 from evaluator.cli.words import Output
 from evaluator.runtime.settings import load
+from evaluator.runtime.web.page import ago
+from evaluator.wire.instant import instant
 
 
 def status(
@@ -34,15 +36,29 @@ def status(
 
 
 def _lines(data: dict[str, Any]) -> list[str]:
-    lines = [f"evaluator {data['version']}, rules {data['config'][:19]}"]
+    restores = data["restores"]
+    lines = [
+        f"evaluator {data['version']}, rules {data['config'][:19]}",
+        f"replica  {data['replica']:<32} {restores['count']} taken over in {restores['seconds']:.2f} s",
+    ]
     for source in data["sources"]:
         state = "BLIND" if source["blind"] else "ok"
         lines.append(f"source   {source['name']:<20} {state:<6} watermark {source['watermark'] or '-'}")
-    lines += [_task(task) for task in data["tasks"]]
+    lines += [_task(task, data["replica"], data["now"]) for task in data["tasks"]]
     lines += [f"{one['phase']:<8} {one['key']}" for one in data["series"] if one["phase"] in {"pending", "firing"}]
     return lines
 
 
-def _task(task: dict[str, Any]) -> str:
-    where = f"{task['topic']}/{task['partition']}"
-    return f"task     {where:<32} {task['state']:<10} offset {task['offset']}, {task['lag']} behind"
+def _task(task: dict[str, Any], this: str, now: str) -> str:
+    where = f"task     {task['topic'] + '/' + str(task['partition']):<32}"
+    watermark = f"watermark {task['watermark'] or '-'}"
+    if task["owner"] != this:
+        return f"{where} elsewhere  {watermark}, at {task['owner']} ({task['host']})"
+    commit = "no commit yet" if task["committedAt"] is None else f"committed {_ago(task['committedAt'], now)} ago"
+    restore = "" if task["restoreSeconds"] is None else f", taken over in {task['restoreSeconds']:.2f} s"
+    return f"{where} {task['state']:<10} {watermark}, offset {task['offset']}, {task['lag']} behind, {commit}{restore}"
+
+
+def _ago(time: str, now: str) -> str:
+    """Between two times of the same answer."""
+    return ago(instant(now, "us") - instant(time, "us"))

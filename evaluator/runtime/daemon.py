@@ -20,6 +20,7 @@ from evaluator import __version__
 from evaluator.core.blind import Telling
 from evaluator.errors import EvaluatorError
 from evaluator.runtime.clock import SystemClock
+from evaluator.runtime.fleet import Fleet
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.kafka_client import probe
 from evaluator.runtime.log.port import Log
@@ -101,7 +102,8 @@ async def run(wish: Run) -> int:
     service = build(wish.log, config, topics, clock, world, partitions, observer=metrics)
     metrics.attach(service.worker, service.tallies)
     health = WorkerHealth(service.worker, clock)
-    runner = await serve(make_app(view, metrics, health), Address(*settings.web.address))
+    fleet = Fleet(wish.log, service.worker, config.rules)
+    runner = await serve(make_app(view, metrics, health, fleet), Address(*settings.web.address))
     try:
         log.info(
             "evaluator.started", version=__version__, app_id=settings.app_id, config=config.rules.hash,
@@ -115,6 +117,7 @@ async def run(wish: Run) -> int:
         beside = {
             "tail": tail.follow(clock, LOOK_EVERY_S), "loop lag": metrics.watch_loop(clock),
             "addresses": watch_addresses(partial(wish.log.describe, [topics.alerts]), reach, clock),
+            "fleet": fleet.follow(clock),
         }  # fmt: skip
         if settings.kafka.password_file is not None:
             beside["password"] = watch_password(settings.kafka, reach, clock)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import HurriedClock, ScaledClock, SystemClock
+from evaluator.runtime.fleet import Fleet
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Log, Outgoing, Partition, TopicSpec
@@ -87,7 +88,8 @@ async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Cal
     service = build(log, config, topics, workers_clock, world, await prepare(log, config, topics, 4), observer=metrics)
     metrics.attach(service.worker, service.tallies)
     health = WorkerHealth(service.worker, workers_clock)
-    runner = await serve(make_app(view, metrics, health, refresh_s=REFRESH_S), wish.address)
+    fleet = Fleet(log, service.worker, config.rules)
+    runner = await serve(make_app(view, metrics, health, fleet, refresh_s=REFRESH_S), wish.address)
     stopped = _stop_signal()
     say(f"page     {wish.url}/\nmetrics  {wish.url}/metrics\ntime     {SPEED:.0f} times as fast as real")
     try:

@@ -92,6 +92,11 @@ class EvaluateStage:
         """What this shard knows of each source: watermark, coverage, partitions."""
         return self._evaluator.sources
 
+    @property
+    def watermark(self) -> EpochUs:
+        """Of the source that is furthest behind: up to there the shard has decided everything."""
+        return min((state.time.watermark for state in self.sources.values()), default=BEGINNING)
+
     # -- taking over ------------------------------------------------------------------------------------
 
     def sequence_of(self, records: Sequence[Record]) -> int | None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.task import Task
     from evaluator.runtime.view import View
     from evaluator.runtime.worker import Worker
 
@@ -53,12 +52,10 @@ class Metrics:
         self._worker = worker
         self._counted = [self.tallies, tallies]
 
-    def tasks(self) -> list[dict[str, object]]:
-        """The tasks of this process, for the API."""
-        if self._worker is None:
-            return []
-        crews = (self._worker.aggregate, self._worker.evaluate)
-        return [_row(crew.tasks[partition]) for crew in crews for partition in sorted(crew.tasks)]
+    @property
+    def restores(self) -> tuple[int, float]:
+        """How many partitions were taken over since the start, and the seconds that it took altogether."""
+        return self.tallies["restores",], self.restore_duration.sum
 
     # -- observer of the tasks --------------------------------------------------------------------------
 
@@ -133,19 +130,6 @@ class Metrics:
         for stage, durations in self.commit_durations.items():
             found["evaluator_commit_duration_seconds", stage] = durations
         return {name: observed.copy() for name, observed in found.items()}
-
-
-def _row(task: Task) -> dict[str, object]:
-    """A task as the API shows it."""
-    stage = task.stage
-    return {
-        "stage": stage.name,
-        "topic": stage.input.topic,
-        "partition": stage.input.index,
-        "state": task.state.value,
-        "offset": stage.next_offset,
-        "lag": stage.lag,
-    }
 
 
 def exposition(snapshot: Snapshot, accept: str = "") -> tuple[bytes, str]:

@@ -57,6 +57,10 @@ class Stage(Protocol):
         """Records between us and the end of the input, as of the last fetch."""
 
     @property
+    def watermark(self) -> EpochUs:
+        """The event time up to which the input was read; `BEGINNING` before anything was."""
+
+    @property
     def is_full(self) -> bool:
         """Whether what is pending is so much that reading should wait for the commit under way."""
 

@@ -28,6 +28,7 @@ from evaluator.runtime.delivery import Delivery
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evaluator.core.event import EpochUs
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.delivery import Stamp
     from evaluator.runtime.log.port import Fetched, Log, Record
@@ -69,6 +70,10 @@ class Task:
         self.stage = stage
         self.state = TaskState.RESTORING
         self.trusts_clock = True
+        self.committed_at: EpochUs | None = None
+        """When the last transaction of ours became visible."""
+        self.restored_in_s: float | None = None
+        """What the take-over took."""
         self._log, self._clock, self._observe = log_port, clock, observer
         self._delivery = Delivery(stage, log_port, clock, observer)
         self._committing = asyncio.Lock()
@@ -94,8 +99,9 @@ class Task:
         if self._clock.monotonic() - began > SLOW_RESTORE_S:
             await confirm()
         await self.commit()
-        self._observe.restored(self._clock.monotonic() - began)
         self._used_at = self._clock.monotonic()
+        self.restored_in_s = self._used_at - began
+        self._observe.restored(self.restored_in_s)
         self.state = TaskState.SUSPENDED
         log.info("task.restored", stage=self.stage.name, partition=self.where, offset=self.stage.next_offset)
 
@@ -136,7 +142,8 @@ class Task:
             self._used_at = self._clock.monotonic()
             if stamp is not None:
                 self._compare_clocks(stamp)
-            self.stage.committed(self._clock.now())
+            self.committed_at = self._clock.now()
+            self.stage.committed(self.committed_at)
             self._observe.committed(self.stage.name, self._used_at - began)
 
     def _compare_clocks(self, stamp: Stamp) -> None:

@@ -164,6 +164,27 @@ def test_a_member_commits_offsets_of_what_it_owns_and_of_nothing_else(world: Wor
     world.run(scenario)
 
 
+def test_the_group_tells_who_reads_what(world: World) -> None:
+    async def scenario(log: Log) -> None:
+        partition = await topic(log, world.name("t"), 2)
+        group = world.name("g")
+        one, other = (Member(log, group, [partition.topic]) for _ in range(2))
+        await one.consumer.start()
+        await other.consumer.start()
+        await share([one, other], 2)
+        assert await log.owners(world.name("nobody")) == {}
+        owners = await log.owners(group)
+        assert sorted(owners) == [partition, Partition(partition.topic, 1)]
+        assert len({owner.member for owner in owners.values()}) == 2
+        assert {owner.name for owner in owners.values()} == {log.name}
+        assert all(owner.host for owner in owners.values())
+        await other.consumer.stop()
+        await share([one], 2)
+        assert len({owner.member for owner in (await log.owners(group)).values()}) == 1
+
+    world.run(scenario)
+
+
 def test_a_group_of_an_unknown_topic_is_refused_by_name(world: World) -> None:
     async def scenario(log: Log) -> None:
         with pytest.raises(UnknownTopic, match="nowhere"):

@@ -101,6 +101,8 @@ def test_five_commands_bring_an_alert_onto_the_topic_and_the_metrics(kafka: Clus
         assert (firing["status"], resolved["status"]) == ("firing", "resolved")
         status = shell.run("status")
         assert f"task     {shell.source}/0" in status.stdout
+        assert "running    watermark 20" in status.stdout
+        assert "18 taken over in " in status.stdout  # 2 source partitions and 16 shards
         assert shell.run("healthcheck").returncode == 0
         with urllib.request.urlopen(f"http://{shell.listen}/metrics", timeout=10) as answer:
             metrics = answer.read()

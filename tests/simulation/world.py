@@ -53,10 +53,10 @@ class Cluster:
 
     async def process(
         self, step: Callable[[str], Awaitable[None]] | None = None, *, config: Config | None = None,
-        observer: Observer | None = None,
+        observer: Observer | None = None, name: str = "evaluator",
     ) -> Worker:  # fmt: skip
         """Start a process; `step` is awaited around everything that it does to the log."""
-        log, config = self.log.connect(step=step), config or self.config
+        log, config = self.log.connect(step=step, name=name), config or self.config
         partitions = await prepare(log, config, TOPICS, self.shards)
         world = World(self.shards, SECOND, 5 * SECOND, Pace(7, 0.2))
         worker = build(log, config, TOPICS, self.clock, world, partitions, observer=observer).worker

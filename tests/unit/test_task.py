@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evaluator.core.event import SECOND, EpochUs
+from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
 from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.delivery import ATTEMPTS
@@ -44,6 +45,7 @@ class Numbers:
     transactional_id = "app.numbers.0"
     next_offset = 0
     lag = 0
+    watermark = BEGINNING
     is_full = False
 
     def __init__(self, size: int = 1) -> None:

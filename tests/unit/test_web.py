@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from support.rules import rule, rules
-from support.shown import FixedClock, alert, breach, firing, minutes_before_noon, status, window
+from support.shown import NOON, FixedClock, alert, breach, firing, minutes_before_noon, status, window
 
 from evaluator.core.alert import fingerprint
+from evaluator.core.event import SECOND, EpochUs
+from evaluator.runtime.fleet import Work
+from evaluator.runtime.log.port import Partition
 from evaluator.runtime.metrics import Metrics
+from evaluator.runtime.task import TaskState
 from evaluator.runtime.view import View
 from evaluator.runtime.web import page
 from evaluator.runtime.web.app import make_app
+from evaluator.runtime.web.work import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from aiohttp import ClientResponse, web
+
+    from evaluator.runtime.task import Task
 
     Client = TestClient[web.Request, web.Application]
     Visit = Callable[..., Awaitable[Client]]
@@ -41,17 +48,56 @@ class Healthy:
         return self.is_well, "3 tasks run"
 
 
+class Reading:
+    """Where a stage stands, as far as it is shown."""
+
+    next_offset, lag = 1_234, 5_678
+
+
+class OurTask:
+    """A task, as far as it is shown."""
+
+    stage, state = Reading(), TaskState.RUNNING
+    committed_at, restored_in_s = EpochUs(NOON - 3 * SECOND), 0.257
+
+
+class Shared:
+    """Two replicas: this one reads a partition and has yet to take a shard over, the other has the rest."""
+
+    name = "evaluator-here-7"
+
+    def __init__(self, extra: int = 0) -> None:
+        here, there = (self.name, None), ("evaluator-<b>-8", "10.0.0.8")
+        ours = cast("Task", OurTask())
+        self.rows = [
+            Work("aggregate", Partition("t", 0), *here, EpochUs(NOON - 30 * SECOND), ours),
+            Work("aggregate", Partition("t", 1), *there, EpochUs(NOON - 90 * SECOND), None),
+            *(Work("evaluate", Partition("p", number), *there, None, None) for number in range(1 + extra)),
+        ]
+
+    def work(self) -> list[Work]:
+        return self.rows
+
+
 @pytest.fixture
 async def visit() -> AsyncIterator[Visit]:
     clients: list[Client] = []
 
-    async def start(*records: tuple[bytes, bytes], alerts: tuple[bytes, ...] = (), is_well: bool = True) -> Client:
+    async def start(
+        *records: tuple[bytes, bytes],
+        alerts: tuple[bytes, ...] = (),
+        is_well: bool = True,
+        shared: Shared | None = None,
+    ) -> Client:
         view = View(rules(rule(), group_by=("zone",)), FixedClock())
         for key, value in records:
             view.apply(key, value)
         for value in alerts:
             view.alert(value)
-        client = TestClient(TestServer(make_app(view, Metrics(view), Healthy(is_well=is_well))))
+        metrics = Metrics(view)
+        metrics.restored(0.25)
+        metrics.restored(0.75)
+        client = TestClient(TestServer(make_app(view, metrics, Healthy(is_well=is_well), shared or Shared())))
         await client.start_server()
         clients.append(client)
         return client
@@ -168,6 +214,22 @@ async def test_ten_thousand_series_show_the_firing_ones_and_a_note(visit: Visit)
     assert "The first 500 of 10001 are shown" in words(html)
 
 
+async def test_the_page_says_which_replica_works_on_what(visit: Visit) -> None:
+    text = words(await text_of(await visit(), "/"))
+    assert "evaluator-here-7 1 of 2 source partitions, 0 of 1 shards · this one; 2 taken over since its start" in text
+    assert (
+        "since its start, each in 0.50 s evaluator-<b>-8 1 of 2 source partitions, 1 of 1 shards · at 10.0.0.8" in text
+    )
+    assert "source partition t/0 evaluator-here-7 running 5,678 30 s behind 3 s ago in 0.26 s" in text
+    assert "source partition t/1 evaluator-<b>-8 – – 1 min behind – –" in text  # noqa: RUF001  # dashes
+
+
+async def test_of_very_many_partitions_the_page_shows_some_and_says_so(visit: Visit) -> None:
+    html = await text_of(await visit(shared=Shared(extra=10_000)), "/")
+    assert html.count('<tr class="theirs">') == SHOWN - 1
+    assert "9747 more are there; evaluator status shows all." in words(html)
+
+
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
 
 
@@ -280,6 +342,21 @@ async def test_the_status_has_every_series_and_source(visit: Visit) -> None:
     assert data["sources"] == [
         {"name": "events", "watermark": "2026-01-28T11:59:30Z", "behindSeconds": 30.0, "blind": False}
     ]
+
+
+async def test_the_status_says_who_works_on_what_and_what_only_the_owner_knows_is_null(visit: Visit) -> None:
+    data = (await json_of(await visit(), "/api/v1/status"))["data"]
+    assert (data["replica"], data["restores"]) == ("evaluator-here-7", {"count": 2, "seconds": 1.0})
+    ours, theirs, _ = data["tasks"]
+    assert ours == {
+        "stage": "aggregate", "topic": "t", "partition": 0, "owner": "evaluator-here-7", "host": None,
+        "state": "running", "offset": 1_234, "lag": 5_678, "watermark": "2026-01-28T11:59:30Z",
+        "committedAt": "2026-01-28T11:59:57Z", "restoreSeconds": 0.257,
+    }  # fmt: skip
+    assert theirs == {
+        **dict.fromkeys(ours), "stage": "aggregate", "topic": "t", "partition": 1, "owner": "evaluator-<b>-8",
+        "host": "10.0.0.8", "watermark": "2026-01-28T11:58:30Z",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

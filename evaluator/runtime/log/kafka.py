@@ -22,10 +22,12 @@ from evaluator.runtime.log.kafka_client import (
     is_deaf,
     limited,
     probe,
+    process_name,
     started,
     translated,
 )
 from evaluator.runtime.log.kafka_consumer import KafkaConsumer
+from evaluator.runtime.log.kafka_owners import owners
 from evaluator.runtime.log.kafka_producer import BATCH_BYTES, KafkaProducer
 from evaluator.runtime.log.kafka_reader import KafkaReader
 from evaluator.runtime.log.kafka_rights import lacking
@@ -42,7 +44,7 @@ from evaluator.runtime.log.steps import Steps
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from evaluator.runtime.log.port import Outgoing, Rebalance, Record, TopicSpec
+    from evaluator.runtime.log.port import Outgoing, Owner, Rebalance, Record, TopicSpec
     from evaluator.runtime.log.rights import Right
     from evaluator.runtime.log.steps import Step
     from evaluator.runtime.settings import KafkaSettings
@@ -62,10 +64,10 @@ class KafkaLog:
     """See `port.Log`. `step` is awaited around effects, for tests that interfere; it costs nothing when None."""
 
     def __init__(
-        self, kafka: KafkaSettings, *, client_id: str = "evaluator", step: Step | None = None,
-        patience: Patience = PATIENT,
-    ) -> None:  # fmt: skip
-        self._settings, self._client_id, self._patience = kafka, client_id, patience
+        self, kafka: KafkaSettings, *, name: str | None = None, step: Step | None = None, patience: Patience = PATIENT
+    ) -> None:
+        self.name = process_name() if name is None else name
+        self._settings, self._patience = kafka, patience
         self._steps = Steps(step, None)
         self._connection: dict[str, Any] = {}
         self._admin: AIOKafkaAdminClient | None = None
@@ -76,8 +78,8 @@ class KafkaLog:
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnreachable`, which says why."""
-        self._connection = connection(self._settings, self._client_id)
-        await probe(self._settings, self._client_id)
+        self._connection = connection(self._settings, self.name)
+        await probe(self._settings, self.name)
         admin = AIOKafkaAdminClient(**self._connection)
         await started(admin)
         self._admin = admin
@@ -199,6 +201,11 @@ class KafkaLog:
         """Those of the rights that we do not have, as far as the brokers tell without our using them."""
         found: Sequence[Right] = await self._ask("ask for our rights", lambda admin: lacking(admin, rights))
         return found
+
+    async def owners(self, group: str) -> Mapping[Partition, Owner]:
+        """Who reads what in a group at the moment."""
+        async with limited(f"see the group {group}"):
+            return await owners(self._admin_client(), group)
 
     async def _metadata(self, topics: Sequence[str]) -> dict[str, Any]:
         if not topics:

@@ -7,6 +7,8 @@ cause is only in its log. So the first connection of a process is a probe of our
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,6 +59,14 @@ INIT_PRODUCER_ID_VERSION = 4
 """With an epoch of our own (KIP-360): what makes one epoch a transaction possible. Kafka has it since 2.7."""
 
 RETRY_BOOTSTRAP_S = 0.5
+
+
+def process_name() -> str:
+    """What the brokers know this process by, in their logs and in the description of its groups.
+
+    The host is the pod's name in Kubernetes; the process id tells replicas on one machine apart.
+    """
+    return f"evaluator-{socket.gethostname()}-{os.getpid()}"
 
 
 def connection(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:

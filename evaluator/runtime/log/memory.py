@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Headers, Rebalance, TopicInfo, TopicSpec
+    from evaluator.runtime.log.port import Headers, Owner, Rebalance, TopicInfo, TopicSpec
     from evaluator.runtime.log.rights import Right
 
 
@@ -44,12 +44,14 @@ class MemoryLog:
         compact_every: int = 1000,
         step: Step | None = None,
         journal: Journal | None = None,
+        name: str = "evaluator",
     ) -> None:
         """`step` is awaited around each effect, `journal` is appended to; both cost nothing when None.
 
         Time-outs are in seconds of `clock`. `max_record_bytes` counts key, value and headers.
         `compact_every`: appends to a compacted partition before it is compacted by itself.
         """
+        self.name = name
         self._steps = Steps(step, journal)
         self._cluster = Cluster(
             clock,
@@ -59,15 +61,17 @@ class MemoryLog:
             compact_every=compact_every,
         )
 
-    def connect(self, *, step: Step | None = None, journal: Journal | None = None) -> MemoryLog:
+    def connect(
+        self, *, step: Step | None = None, journal: Journal | None = None, name: str = "evaluator"
+    ) -> MemoryLog:
         """Another process's connection to the same cluster, with hooks of its own."""
         other = object.__new__(MemoryLog)
-        other._steps, other._cluster = Steps(step, journal), self._cluster
+        other._steps, other._cluster, other.name = Steps(step, journal), self._cluster, name
         return other
 
     def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> MemoryConsumer:
         """A member of `group`."""
-        return MemoryConsumer(self._cluster, self._steps, group, topics, rebalance)
+        return MemoryConsumer(self._cluster, self._steps, group, topics, rebalance, self.name)
 
     def producer(self, transactional_id: str) -> MemoryProducer:
         """A transactional producer."""
@@ -106,6 +110,10 @@ class MemoryLog:
         log = self._cluster.log(partition)
         records = log.read(log.first, committed=False)
         return next((r.offset for r in records if (r.timestamp or 0) >= timestamp_ms), log.end)
+
+    async def owners(self, group: str) -> Mapping[Partition, Owner]:
+        """Who reads what in a group at the moment."""
+        return self._cluster.group(group).owners()
 
     async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicInfo]:
         """What the topics are like; one that does not exist is absent."""

@@ -23,10 +23,12 @@ _MOMENT = 1e-3
 class MemoryConsumer:
     """See `port.Consumer`. One task polls; `seek`, `pause` and `resume` may come from others and wake it."""
 
-    def __init__(self, cluster: Cluster, steps: Steps, group: str, topics: Iterable[str], rebalance: Rebalance) -> None:
+    def __init__(
+        self, cluster: Cluster, steps: Steps, group: str, topics: Iterable[str], rebalance: Rebalance, process: str
+    ) -> None:
         self._cluster, self._steps, self._rebalance = cluster, steps, rebalance
         self._name, self._group = group, cluster.group(group)
-        self._member = Member(frozenset(topics))
+        self._member = Member(frozenset(topics), process)
         self._generation = -1
         self._running = False
         # None: assigned, not yet sought.

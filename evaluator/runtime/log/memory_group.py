@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from evaluator.runtime.log.port import Partition
+from evaluator.runtime.log.port import Owner, Partition
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -41,6 +41,7 @@ class Member:
     """What the coordinator knows of a member. `seen`: when it last polled; `waiting`: it is inside a poll."""
 
     topics: frozenset[str]
+    process: str = "evaluator"
     seen: float = 0.0
     waiting: bool = False
     rejoined: bool = False
@@ -75,6 +76,15 @@ class Group:
     def is_stable(self) -> bool:
         """Whether no rebalance is under way: until it is over, the shares are those of the one before."""
         return self._stable
+
+    def owners(self) -> dict[Partition, Owner]:
+        """Who reads what; nobody anything while a rebalance is under way."""
+        members = self._members if self._stable else ()
+        return {
+            partition: Owner(f"{member.process}-{number}", member.process, "127.0.0.1")
+            for number, member in enumerate(members)
+            for partition in member.assignment
+        }
 
     def join(self, member: Member) -> None:
         """A new member; the others will have to rejoin."""

@@ -168,6 +168,14 @@ class TopicInfo(NamedTuple):
     config: Mapping[str, str] | None
 
 
+class Owner(NamedTuple):
+    """Who reads a partition as a member of a group: the group's own name for it, its process' name, its address."""
+
+    member: str
+    name: str
+    host: str
+
+
 class Producer(Protocol):
     """One transactional producer. Every method may raise `Fenced`."""
 
@@ -271,6 +279,10 @@ class Reader(Protocol):
 class Log(Protocol):
     """A cluster."""
 
+    @property
+    def name(self) -> str:
+        """What the brokers call this process: the name of an `Owner`."""
+
     async def start(self) -> None:
         """Connect. Raises `KafkaUnreachable`, which says why."""
 
@@ -303,6 +315,12 @@ class Log(Protocol):
 
     async def lacking(self, rights: Sequence[Right]) -> Sequence[Right]:
         """Those of the rights that we do not have, as far as the brokers tell without our using them."""
+
+    async def owners(self, group: str) -> Mapping[Partition, Owner]:
+        """Who reads what in a group at the moment; nothing while it shares out anew, or is not there.
+
+        Raises `KafkaUnreachable`, `NotAuthorized`.
+        """
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has. Raises `UnknownTopic`."""

@@ -19,11 +19,13 @@ from aiohttp import web
 from evaluator import __version__
 from evaluator.runtime.metrics import exposition
 from evaluator.runtime.web import page
+from evaluator.runtime.web.work import SHOWN, api, lines, replicas
 from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from evaluator.runtime.fleet import Work
     from evaluator.runtime.metrics import Metrics
     from evaluator.runtime.status import Alert
     from evaluator.runtime.view import SeriesView, SourceView, View
@@ -61,9 +63,22 @@ class Health(Protocol):
         """Whether its share of the work is being done."""
 
 
-def make_app(view: View, metrics: Metrics, health: Health, *, refresh_s: int = REFRESH_S) -> web.Application:
+class Shares(Protocol):
+    """Who works on what. `name` is this process."""
+
+    @property
+    def name(self) -> str:
+        """What the brokers call this process."""
+
+    def work(self) -> Sequence[Work]:
+        """Every partition of which somebody is known to work on it."""
+
+
+def make_app(
+    view: View, metrics: Metrics, health: Health, shares: Shares, *, refresh_s: int = REFRESH_S
+) -> web.Application:
     """The application, ready for a runner."""
-    site = _Site(view, metrics, health, refresh_s)
+    site = _Site(view, metrics, health, shares, refresh_s)
     app = web.Application(middlewares=[_errors_of_the_api])
     app.on_response_prepare.append(_secure)
     app.add_routes([
@@ -99,8 +114,9 @@ async def _errors_of_the_api(request: web.Request, handler: Handler) -> web.Stre
 
 
 class _Site:
-    def __init__(self, view: View, metrics: Metrics, health: Health, refresh_s: int) -> None:
+    def __init__(self, view: View, metrics: Metrics, health: Health, shares: Shares, refresh_s: int) -> None:
         self._view, self._metrics, self._health, self._refresh_s = view, metrics, health, refresh_s
+        self._shares = shares
         self._style = (files("evaluator.runtime.web") / "static" / "page.css").read_bytes()
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("evaluator.runtime.web"), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -115,12 +131,23 @@ class _Site:
         self._metrics.refresh()
         query = request.query.get("q", "")[:LONGEST_QUERY].strip()
         series, sources, alerts = self._view.series(), self._view.sources(), self._view.transitions()[:EVENTS_SHOWN]
-        paused = "pause" in request.query
-        return await self._html(200, lambda: self._index(series, sources, alerts, query, paused=paused))
+        paused, shared = "pause" in request.query, self._shared()
+        return await self._html(200, lambda: self._index(series, sources, alerts, query, shared, paused=paused))
+
+    def _shared(self) -> dict[str, Any]:
+        """Who works on what, in words; made in the event loop, where tasks do not change meanwhile."""
+        work, (restores, seconds) = self._shares.work(), self._metrics.restores
+        return {
+            "replicas": replicas(work, self._shares.name),
+            "work": lines(work, self._shares.name, self._view.now()),
+            "more_work": max(0, len(work) - SHOWN),
+            "restores": restores,
+            "restore_s": f"{seconds / restores:.2f}" if restores else "",
+        }
 
     def _index(
         self, series: Sequence[SeriesView], sources: Sequence[SourceView], alerts: Sequence[Alert], query: str,
-        *, paused: bool,
+        shared: Mapping[str, Any], *, paused: bool,
     ) -> str:  # fmt: skip
         now = self._view.now()
         found = page.matching(series, query)
@@ -130,7 +157,7 @@ class _Site:
             sections=page.sections(rows), events=[page.event(alert, now) for alert in alerts], query=query,
             sources=[(s, "" if s.watermark is None else page.ago(now - s.watermark)) for s in sources],
             topics={s.name: self._view.rules.sources[s.name].topic for s in sources}, paused=paused,
-            refresh_s=0 if paused else self._refresh_s, unreadable=self._view.unreadable,
+            refresh_s=0 if paused else self._refresh_s, unreadable=self._view.unreadable, **shared,
         )  # fmt: skip
 
     async def alert(self, request: web.Request) -> web.Response:
@@ -203,7 +230,9 @@ class _Site:
             "config": self._view.rules.hash,
             "unreadable": self._view.unreadable,
             "sources": [_source(source) for source in self._view.sources()],
-            "tasks": self._metrics.tasks(),
+            "replica": self._shares.name,
+            "restores": dict(zip(("count", "seconds"), self._metrics.restores, strict=True)),
+            "tasks": [api(one) for one in self._shares.work()],
         }
         body = await asyncio.to_thread(_status_body, head, found)
         return _compressed(web.Response(body=body, content_type="application/json"))

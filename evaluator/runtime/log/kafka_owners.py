@@ -1,0 +1,32 @@
+"""Who reads which partition in a consumer group, as its coordinator says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import errors
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+
+from evaluator.runtime.log.port import Owner, Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aiokafka.admin import AIOKafkaAdminClient
+
+
+async def owners(admin: AIOKafkaAdminClient, group: str) -> dict[Partition, Owner]:
+    """See `port.Log.owners`. Two requests: for the coordinator, and to it."""
+    (answer,) = await admin.describe_consumer_groups([group])
+    return dict(_shares(answer))
+
+
+def _shares(answer: Any) -> Iterator[tuple[Partition, Owner]]:  # noqa: ANN401  # aiokafka's own, untyped
+    for code, _name, _state, _type, _protocol, members, *_rights in answer.groups:
+        if code:
+            raise errors.for_code(code)
+        for member_id, client, host, _metadata, assignment, *_static in members:
+            if not assignment:
+                continue  # a rebalance is under way: nobody owns anything
+            for place in ConsumerProtocolMemberAssignment.decode(bytes(assignment)).partitions():
+                yield Partition(*place), Owner(member_id, client, host.lstrip("/"))
