@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evaluator.cli.healthcheck import get
 from evaluator.runtime.log.kafka import KafkaLog
 from evaluator.runtime.log.port import Outgoing, Partition, TopicSpec
 from evaluator.runtime.preflight import source_partitions
@@ -93,20 +95,31 @@ class Process:
         """What it logged."""
         return self.log.read_text(errors="replace")
 
+    async def ready(self) -> tuple[int, str]:
+        """What the readiness probe is told: status and words; 0 where nobody answers."""
+        return await asyncio.to_thread(get, f"http://127.0.0.1:{self.port}", "/-/ready")
+
+    async def status(self) -> dict[str, Any]:
+        """What the API says of it."""
+        code, said = await asyncio.to_thread(get, f"http://127.0.0.1:{self.port}", "/api/v1/status")
+        assert code == http.client.OK, said
+        return dict(orjson.loads(said)["data"])
+
 
 class Service:
     """One app on one cluster."""
 
     def __init__(
-        self, cluster: Cluster, folder: Path, *, rules: str = RULES, topic: str = TOPIC, partitions: int = 2
-    ) -> None:
+        self, cluster: Cluster, folder: Path, *, rules: str = RULES, topic: str = TOPIC, partitions: int = 2,
+        shards: int = SHARDS,
+    ) -> None:  # fmt: skip
         self.app = cluster.name("app")
         self.source = f"{self.app}.calls"
         self.rules = folder / "rules.yaml"
         self.rules.write_text(rules.replace(topic, self.source))
         self.topics = Topics(self.app, f"{self.app}.alerts", f"{self.app}.status", f"{self.app}.verdicts",
                              f"{self.app}.dlq", f"{self.app}.control")  # fmt: skip
-        self.partitions = partitions
+        self.partitions, self.shards = partitions, shards
         self.log: KafkaLog
         self.source_name: str
         self.bootstrap, self._session_ms, self._folder = cluster.bootstrap, cluster.session_ms, folder
@@ -127,7 +140,7 @@ class Service:
             await self.log.create([TopicSpec(self.source, self.partitions, retention_ms=-1)])
             config = load_rules([self.rules])
             (self.source_name,) = config.rules.sources
-            await self.log.create(self.topics.specs(SHARDS, await source_partitions(self.log, config)))
+            await self.log.create(self.topics.specs(self.shards, await source_partitions(self.log, config)))
             yield self
         finally:
             for process in self._processes:
@@ -158,7 +171,7 @@ class Service:
         names = {"alerts": self.topics.alerts, "status": self.topics.status, "verdicts": self.topics.verdicts,
                  "dlq": self.topics.dlq, "control": self.topics.control}  # fmt: skip
         file.write_text(json.dumps({
-            "app_id": self.app, "shards": SHARDS, "topics": names, "web": {"listen": f"127.0.0.1:{port}"},
+            "app_id": self.app, "shards": self.shards, "topics": names, "web": {"listen": f"127.0.0.1:{port}"},
             # Events of these tests are of long ago: by the clock nothing is seen of today.
             "blind_alert": "off", "kafka": {"bootstrap_servers": self.bootstrap}, **settings,
         }))  # fmt: skip
