@@ -34,6 +34,23 @@ class StateRefused(EvaluatorError):
     exit_code = 78
 
 
+class SchemaRefused(StateRefused):
+    """A stored record has a schema that this release does not know: a later one, or one from too long ago."""
+
+    def __init__(self, what: str, found: int, readable: tuple[int, ...]) -> None:
+        self.what, self.found, self.readable = what, found, readable
+        way_out = (
+            "run the release that wrote it, or a later one; to go back to this one, run that one with "
+            "state.finalize: false first"
+            if found > readable[-1]
+            else "run each release in between with state.finalize: true, one after the other"
+        )
+        super().__init__(
+            f"{what}: stored with schema {found}, this release reads schema {' and '.join(map(str, readable))}; "
+            f"{way_out}, or start afresh under a new app_id"
+        )
+
+
 class StateGap(StateRefused):
     """A partial is missing between two that arrived. Nothing may be decided past it."""
 

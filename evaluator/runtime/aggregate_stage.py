@@ -21,6 +21,7 @@ from evaluator.runtime.log.port import Outgoing, Partition
 from evaluator.runtime.stage import COMMIT_EARLY, Outbox, check_revision, has_passed, phase_of
 from evaluator.wire import partial as partial_wire
 from evaluator.wire import progress as progress_wire
+from evaluator.wire.codecs import CODECS
 from evaluator.wire.dead_letter import dead_letter
 from evaluator.wire.decode import SourceDecoder
 from evaluator.wire.progress import LastRecord, SourceProgress
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from evaluator.core.watermark import PartitionTime
     from evaluator.runtime.log.port import Fetched, Record
     from evaluator.runtime.topics import Topics
+    from evaluator.wire.codecs import Codecs
     from evaluator.wire.config.load import Config
     from evaluator.wire.decode import Decoded, Rejection
 
@@ -72,6 +74,7 @@ class AggregateStage:
     def __init__(
         self, config: Config, source: str, partition: int, partitions: int, shards: int, topics: Topics,
         timing: Timing, tallies: Counter[tuple[str, ...]], decisions: Sequence[ClockDecision] = (),
+        codecs: Codecs = CODECS,
     ) -> None:  # fmt: skip
         self.tallies = tallies
         self.lag = 0
@@ -80,6 +83,7 @@ class AggregateStage:
         self.own = Partition(topics.progress(source), partition)
         self.transactional_id = f"{topics.app_id}.aggregate.{source}.{partition}"
         self._rules, self._topics, self._shards, self._timing = config.rules, topics, shards, timing
+        self._codecs = codecs
         self._decoder = SourceDecoder(config.sources[source])
         self._steps = sorted({rule.every for rule in config.rules.rules.values() if self._is_ours(rule.surface)})
         self._aggregator = self._fresh(partitions, 0)
@@ -121,17 +125,17 @@ class AggregateStage:
 
     def sequence_of(self, records: Sequence[Record]) -> int | None:
         """The newest committed sequence."""
-        progress = _newest(records)
+        progress = self._newest(records)
         return None if progress is None else progress.sequence
 
     def last_offset(self, records: Sequence[Record]) -> int | None:
         """The offset of the record consumed last."""
-        progress = _newest(records)
+        progress = self._newest(records)
         return None if progress is None or progress.last is None else progress.last.offset
 
     def restore(self, records: Sequence[Record], bounds: tuple[int, int], last: Record | None) -> None:
         """Continue where the newest progress record stands. Raises `StateRefused` where that is unsafe."""
-        progress = _newest(records)
+        progress = self._newest(records)
         self._progress = progress
         if progress is None:
             self._aggregator = self._fresh(self._aggregator.partitions, bounds[0])
@@ -147,6 +151,10 @@ class AggregateStage:
         self._known_future |= set(progress.clock_rejected)
         self._prime_until = progress.next_offset
         self._read_from = max(bounds[0], progress.next_offset - self.source.dedup)
+
+    def _newest(self, records: Sequence[Record]) -> SourceProgress | None:
+        stored = next((record.value for record in reversed(records) if record.value is not None), None)
+        return None if stored is None else progress_wire.decode(stored, self._codecs.source_progress)
 
     def _without_lost(self, progress: SourceProgress, beginning: int) -> SourceProgress:
         """Where the user accepts it, go on behind what was deleted: nothing before the next event is covered."""
@@ -352,7 +360,8 @@ class AggregateStage:
         chained = replace(partial, prev=sent.get(shard))
         sent[shard] = partial.end
         key = f"{self.source.name}/{self.input.index}".encode()
-        return [Outgoing(self._topics.partials, key, value, shard) for value in partial_wire.encode(chained)]
+        parts = partial_wire.encode(chained, self._codecs.partial)
+        return [Outgoing(self._topics.partials, key, part, shard) for part in parts]
 
     def _genesis(self) -> Outbox:
         """The first transaction of a partition pins where its reading began, before any record is applied."""
@@ -372,15 +381,11 @@ class AggregateStage:
 
     def _progress_record(self, progress: SourceProgress) -> Outgoing:
         key = progress_wire.key_of(self.input.index)
-        return Outgoing(self.own.topic, key, progress_wire.encode(progress), self.own.index)
+        value = progress_wire.encode(progress, self._codecs.source_progress)
+        return Outgoing(self.own.topic, key, value, self.own.index)
 
     def committed(self, now: EpochUs) -> None:
         """Nothing to do: what was frozen is already the progress."""
-
-
-def _newest(records: Sequence[Record]) -> SourceProgress | None:
-    stored = next((record.value for record in reversed(records) if record.value is not None), None)
-    return None if stored is None else progress_wire.decode(stored)
 
 
 def _differs(stored: LastRecord | None, found: Record | None) -> bool:

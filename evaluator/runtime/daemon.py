@@ -33,6 +33,7 @@ from evaluator.runtime.settings import Settings
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.view import View
 from evaluator.runtime.web.app import make_app
+from evaluator.wire.codecs import CODECS, Codecs
 from evaluator.wire.config.load import Config
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Run(NamedTuple):
     say: Callable[[str], None]
     accepts_loss: bool = False
     init: bool = False
+    codecs: Codecs = CODECS
 
 
 async def run(wish: Run) -> int:
@@ -98,6 +100,7 @@ async def run(wish: Run) -> int:
         shards=settings.shards, commit_interval=settings.commit_interval, state_interval=settings.state_interval,
         external_url=settings.url, accepts_loss=wish.accepts_loss,
         telling=None if settings.blind_alert == "off" else Telling(settings.blind_alert),
+        codecs=wish.codecs.finalized() if settings.state.finalize else wish.codecs,
     )  # fmt: skip
     service = build(wish.log, config, topics, clock, world, partitions, observer=metrics)
     metrics.attach(service.worker, service.tallies)

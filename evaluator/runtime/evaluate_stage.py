@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from evaluator.core import blind
 from evaluator.core.alert import key_of
 from evaluator.core.blind import Blindness, Telling
 from evaluator.core.decide import Progress
-from evaluator.core.evaluate import Decisions, Evaluator, KnownRule, Totals
+from evaluator.core.evaluate import Decisions, Evaluator, KnownRule, PaneId, Totals
 from evaluator.core.event import EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
@@ -18,22 +20,30 @@ from evaluator.runtime.stage import COMMIT_EARLY, Outbox, check_revision, has_pa
 from evaluator.wire import partial as partial_wire
 from evaluator.wire import record as record_wire
 from evaluator.wire import state as state_wire
+from evaluator.wire.codecs import CODECS
 from evaluator.wire.record import Input, Publisher
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from evaluator.core.alert import Transition
-    from evaluator.core.evaluate import Changes, SourceState
+    from evaluator.core.evaluate import Changes, ProgressId, SourceState
     from evaluator.core.partial import Partial
     from evaluator.core.rule import RuleSet
     from evaluator.runtime.log.port import Fetched, Record
     from evaluator.runtime.topics import Topics
+    from evaluator.wire.codecs import Codecs
+    from evaluator.wire.state import Restored
 
+log = structlog.get_logger(__name__)
 
 DELAYS_KEPT = 1000
 """Alert delays between two scrapes. More transitions than that in 15 s are one incident; its tail tells enough."""
+
+
+REWRITTEN_AT_ONCE = 5_000
+"""Records of another schema that one commit writes anew. More: a longer commit, fewer: more of them; a few MiB."""
 
 
 class Publishing(NamedTuple):
@@ -57,7 +67,7 @@ class EvaluateStage:
 
     def __init__(
         self, rules: RuleSet, shard: int, shards: int, topics: Topics, publishing: Publishing,
-        tallies: Counter[tuple[str, ...]],
+        tallies: Counter[tuple[str, ...]], codecs: Codecs = CODECS,
     ) -> None:  # fmt: skip
         self.tallies = tallies
         # Read by the metrics; bounded, because in a replay nobody does.
@@ -71,6 +81,7 @@ class EvaluateStage:
         # How far the partials are merged by what is committed.
         self.merged_until = 0
         self._rules, self._shards, self._topics, self._publishing = rules, shards, topics, publishing
+        self._codecs = codecs
         self._evaluator = Evaluator(rules)
         self._meta: state_wire.Meta | None = None
         self._decided = Decisions()
@@ -86,6 +97,9 @@ class EvaluateStage:
         self._committed_at = EpochUs(0)
         self._phase = phase_of(self.input, publishing.state_interval)
         self._merged_bytes = 0
+        # What is to be written anew, since it is stored with another schema than the one that is written now.
+        self._former: list[PaneId | ProgressId] = []
+        self._is_meta_former = False
 
     @property
     def sources(self) -> dict[str, SourceState]:
@@ -101,7 +115,7 @@ class EvaluateStage:
 
     def sequence_of(self, records: Sequence[Record]) -> int | None:
         """The newest committed sequence."""
-        meta, _ = state_wire.restore((record.key or b"", record.value) for record in records if _is_meta(record))
+        meta = self._restored(record for record in records if record.key == state_wire.META_KEY).meta
         return None if meta is None else meta.sequence
 
     def last_offset(self, _records: Sequence[Record]) -> int | None:
@@ -110,8 +124,10 @@ class EvaluateStage:
 
     def restore(self, records: Sequence[Record], bounds: tuple[int, int], _last: Record | None) -> None:
         """Continue with the stored state. Raises `StateRefused` where that is unsafe."""
-        meta, snapshot = state_wire.restore((record.key or b"", record.value) for record in records)
-        self._meta = meta
+        meta, snapshot, former, self._is_meta_former = self._restored(records)
+        self._meta, self._former = meta, list(former)
+        if former:
+            log.info("state.rewriting", shard=self.input.index, records=len(former))
         if meta is None:
             self._evaluator = Evaluator(self._rules)
             self._blindness = self._watch({})
@@ -122,6 +138,9 @@ class EvaluateStage:
         self._blindness = self._watch(meta.blind)
         self.next_offset = self.merged_until = meta.next_offset
         self._take_decisions()
+
+    def _restored(self, records: Iterable[Record]) -> Restored:
+        return state_wire.restore(((record.key or b"", record.value) for record in records), self._codecs.state)
 
     def _check(self, meta: state_wire.Meta, bounds: tuple[int, int]) -> None:
         where = f"shard {self.input.index} ({self.own.topic})"
@@ -146,7 +165,7 @@ class EvaluateStage:
         """
         for record in fetched.records:
             if record.value is not None:
-                partial = partial_wire.decode(record.value)
+                partial = partial_wire.decode(record.value, self._codecs.partial)
                 where = f"shard {self.input.index} (a partial of {partial.source} {partial.partition})"
                 check_revision(where, partial.origin.revision, partial.origin.config, self._rules)
                 self._merge(partial)
@@ -196,21 +215,22 @@ class EvaluateStage:
         """At once when there are transitions, else every so often while there is something new."""
         if self._trusts_clock:
             self._told += self._blindness.look(now, self.sources)
-        if self._told or self._decided.transitions or self._is_new_config():
+        if self._is_urgent():
             return True
         moved = self._meta is None or self.next_offset > self._meta.next_offset
         return moved and has_passed(self._committed_at, now, self._publishing.state_interval, self._phase)
 
-    def _is_new_config(self) -> bool:
-        return self._meta is None or self._meta.config != self._rules.hash
+    def _is_urgent(self) -> bool:
+        is_new_config = self._meta is None or self._meta.config != self._rules.hash
+        return bool(self._told or self._decided.transitions or is_new_config or self._former or self._is_meta_former)
 
     def freeze(self, now: EpochUs) -> Outbox | None:
         """Transitions, status, verdicts, what changed of the state, and the progress that goes with them."""
         moved = self._meta is None or self.next_offset > self._meta.next_offset
         self._committed_at = now
-        if not (moved or self._told or self._decided.transitions or self._is_new_config()):
+        if not (moved or self._is_urgent()):
             return None
-        self._merged_bytes = 0
+        self._merged_bytes, self._is_meta_former = 0, False
         decided, self._decided = self._decided, Decisions()
         told, self._told = self._told, []
         sequence = 0 if self._meta is None else self._meta.sequence + 1
@@ -219,13 +239,14 @@ class EvaluateStage:
             config=self._rules.hash, sources=self._evaluator.sources, rules=self._evaluator.rules,
             blind=dict(self._blindness.episodes),
         )  # fmt: skip
+        meta = state_wire.encode_meta(self._meta, self._codecs.state)
         changes = self._evaluator.changes()
         records = [
             *(self._alert(transition, now) for transition in (*decided.transitions, *told)),
             *self._verdicts(decided),
             *((*self._status(changes, now), *self._blind_status(told, now)) if self._publishing.status else ()),
             *self._state(changes),
-            Outgoing(self.own.topic, state_wire.META_KEY, state_wire.encode_meta(self._meta), self.own.index),
+            Outgoing(self.own.topic, state_wire.META_KEY, meta, self.own.index),
         ]
         self._unpublished = [*decided.transitions, *told]
         self._unpublished_by, self._decided_by = self._decided_by, []
@@ -279,13 +300,18 @@ class EvaluateStage:
             yield Outgoing(self._topics.status, turn.key.encode(), value)
 
     def _state(self, changes: Changes) -> Iterator[Outgoing]:
-        for pane_place in changes.panes:
-            key, value = state_wire.pane_record(pane_place, self._evaluator.pane(pane_place))
-            yield Outgoing(self.own.topic, key, value, self.own.index)
-        for place in changes.progress:
+        again, self._former = self._former[-REWRITTEN_AT_ONCE:], self._former[:-REWRITTEN_AT_ONCE]
+        for place in dict.fromkeys([*changes.panes, *changes.progress, *again]):
+            yield self._state_record(place)
+
+    def _state_record(self, place: PaneId | ProgressId) -> Outgoing:
+        codecs = self._codecs.state
+        if isinstance(place, PaneId):
+            key, value = state_wire.pane_record(place, self._evaluator.pane(place), codecs)
+        else:
             totals = self._evaluator.totals(place.series) if place.series.surface in self._rules.surfaces else None
-            key, value = state_wire.progress_record(place, self._evaluator.progress(place), totals)
-            yield Outgoing(self.own.topic, key, value, self.own.index)
+            key, value = state_wire.progress_record(place, self._evaluator.progress(place), totals, codecs)
+        return Outgoing(self.own.topic, key, value, self.own.index)
 
     def committed(self, now: EpochUs) -> None:
         """The transitions of the last outbox are visible: count them."""
@@ -297,7 +323,3 @@ class EvaluateStage:
         self.merged_until = 0 if self._meta is None else self._meta.next_offset
         self.tallies.update(self._evaluator.tallies)
         self._evaluator.tallies.clear()
-
-
-def _is_meta(record: Record) -> bool:
-    return record.key == state_wire.META_KEY

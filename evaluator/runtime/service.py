@@ -15,6 +15,7 @@ from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
 from evaluator.runtime.growing import Growing
 from evaluator.runtime.stage import Unobserved
 from evaluator.runtime.worker import Pace, Worker
+from evaluator.wire.codecs import CODECS, Codecs
 from evaluator.wire.record import Publisher
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class World(NamedTuple):
     status: bool = True
     telling: Telling | None = Telling()
     external_url: str = "http://127.0.0.1:10095"
+    codecs: Codecs = CODECS
 
 
 @dataclass(slots=True)
@@ -78,10 +80,12 @@ def build(
         source = by_topic[partition.topic]
         recorded = (decisions or {}).get((source, partition.index), ())
         count = growing.count_with(partition)
-        return AggregateStage(config, source, partition.index, count, world.shards, topics, timing, tallies, recorded)
+        return AggregateStage(
+            config, source, partition.index, count, world.shards, topics, timing, tallies, recorded, world.codecs
+        )
 
     def evaluate(partition: Partition) -> Stage:
-        return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies)
+        return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies, world.codecs)
 
     watch = observer if observer is not None else Unobserved()
     worker = Worker(

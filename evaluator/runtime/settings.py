@@ -135,6 +135,12 @@ class LogSettings(_Section):
     format: Literal["json", "console"] = "json"
 
 
+class StateSettings(_Section):
+    """Whether state is written so that the release before cannot read it any more."""
+
+    finalize: bool = False
+
+
 class Settings(BaseSettings):
     """The settings of a process. Durations are in microseconds."""
 
@@ -148,6 +154,7 @@ class Settings(BaseSettings):
     shards: int = Field(16, ge=1, le=MAX_SHARDS)
     commit_interval: Duration = DurationUs(1_000_000)
     state_interval: Duration = DurationUs(5_000_000)
+    state: StateSettings = StateSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
     blind_alert: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)] = "page"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evaluator.core.partial import Partial
-from evaluator.wire.stored import Codec
+from evaluator.wire.stored import Codec, Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 PART_LIMIT = 512 * 1024
 """Half of Kafka's default record limit, so that no setting of a healthy cluster refuses a part."""
 
-_CODEC = Codec("partial", 1, Partial)
+CODEC = Codec("partial", 1, Form(Partial))
 
 
-def encode(partial: Partial) -> list[bytes]:
+def encode(partial: Partial, codec: Codec = CODEC) -> list[bytes]:
     """The parts of a partial, in order; most have one."""
-    whole = _CODEC.encode(partial)
+    whole = codec.encode(partial)
     if len(whole) <= PART_LIMIT:
         return [whole]
-    pieces = list(_pieces(partial))
-    return [_CODEC.encode(replace(piece, part=number, parts=len(pieces))) for number, piece in enumerate(pieces)]
+    pieces = list(_pieces(partial, codec))
+    return [codec.encode(replace(piece, part=number, parts=len(pieces))) for number, piece in enumerate(pieces)]
 
 
-def decode(value: bytes) -> Partial:
+def decode(value: bytes, codec: Codec = CODEC) -> Partial:
     """The partial of a record's value. Raises `StateRefused`."""
-    partial: Partial = _CODEC.decode(value)
+    partial: Partial = codec.decode(value)
     return partial
 
 
-def _pieces(partial: Partial) -> Iterator[Partial]:
+def _pieces(partial: Partial, codec: Codec) -> Iterator[Partial]:
     """Halve the cells until each piece fits; the decisions travel with the first."""
     flat = tuple((key, (cell,)) for key, cells in partial.cells for cell in cells)
     waiting = [replace(partial, cells=flat)]
     while waiting:
         piece = waiting.pop()
-        if len(piece.cells) <= 1 or len(_CODEC.encode(piece)) <= PART_LIMIT:
+        if len(piece.cells) <= 1 or len(codec.encode(piece)) <= PART_LIMIT:
             yield piece
             continue
         middle = len(piece.cells) // 2

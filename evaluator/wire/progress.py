@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluator.core.event import EpochUs
 from evaluator.core.watermark import PartitionTime
-from evaluator.wire.stored import Codec
+from evaluator.wire.stored import Codec, Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class SourceProgress:
     clock_rejected: tuple[tuple[int, int], ...] = ()
 
 
-_CODEC = Codec("progress of a source partition", 1, SourceProgress)
+CODEC = Codec("progress of a source partition", 1, Form(SourceProgress))
 
 
 def key_of(partition: int) -> bytes:
@@ -50,14 +50,14 @@ def key_of(partition: int) -> bytes:
     return str(partition).encode()
 
 
-def encode(progress: SourceProgress) -> bytes:
+def encode(progress: SourceProgress, codec: Codec = CODEC) -> bytes:
     """The value of a progress record."""
-    return _CODEC.encode(progress)
+    return codec.encode(progress)
 
 
-def decode(value: bytes) -> SourceProgress:
+def decode(value: bytes, codec: Codec = CODEC) -> SourceProgress:
     """The progress of a record's value. Raises `StateRefused`."""
-    progress: SourceProgress = _CODEC.decode(value)
+    progress: SourceProgress = codec.decode(value)
     return progress
 
 

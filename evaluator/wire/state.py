@@ -11,7 +11,7 @@ A pane changes often and is small; what did not change is not written. A null va
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,7 +20,7 @@ from evaluator.core.decide import Progress
 from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
 from evaluator.core.pane import Pane
 from evaluator.errors import StateRefused
-from evaluator.wire.stored import Codec
+from evaluator.wire.stored import Codec, Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,34 +54,55 @@ class StoredProgress:
     totals: Totals
 
 
-_META = Codec("state of a shard", 1, Meta)
-_PANE = Codec("pane", 1, Pane)
-_PROGRESS = Codec("alert progress", 1, StoredProgress)
+class StateCodecs(NamedTuple):
+    """The codecs of what a shard stores."""
+
+    meta: Codec = Codec("state of a shard", 1, Form(Meta))
+    pane: Codec = Codec("pane", 1, Form(Pane))
+    progress: Codec = Codec("alert progress", 1, Form(StoredProgress))
+
+
+class Restored(NamedTuple):
+    """A shard's state; both None where there never was one.
+
+    `former` are the places whose records have another schema than the one that is written now; `is_meta_former` says
+    so of the meta record.
+    """
+
+    meta: Meta | None = None
+    snapshot: Snapshot | None = None
+    former: tuple[PaneId | ProgressId, ...] = ()
+    is_meta_former: bool = False
+
+
+CODECS = StateCodecs()
 _KEY = msgspec.msgpack.Encoder()
 _PANE_KEY = msgspec.msgpack.Decoder(PaneId)
 _PROGRESS_KEY = msgspec.msgpack.Decoder(ProgressId)
 
 
-def encode_meta(meta: Meta) -> bytes:
+def encode_meta(meta: Meta, codecs: StateCodecs = CODECS) -> bytes:
     """The value of the record `META_KEY`."""
-    return _META.encode(meta)
+    return codecs.meta.encode(meta)
 
 
-def pane_record(place: PaneId, pane: Pane | None) -> tuple[bytes, bytes | None]:
+def pane_record(place: PaneId, pane: Pane | None, codecs: StateCodecs = CODECS) -> tuple[bytes, bytes | None]:
     """Key and value of a pane; None deletes it."""
-    return b"p" + _KEY.encode(place), None if pane is None else _PANE.encode(pane.in_order())
+    return b"p" + _KEY.encode(place), None if pane is None else codecs.pane.encode(pane.in_order())
 
 
-def progress_record(place: ProgressId, progress: Progress | None, totals: Totals | None) -> tuple[bytes, bytes | None]:
+def progress_record(
+    place: ProgressId, progress: Progress | None, totals: Totals | None, codecs: StateCodecs = CODECS
+) -> tuple[bytes, bytes | None]:
     """Key and value of an alert's progress; None deletes it."""
-    value = None if progress is None else _PROGRESS.encode(StoredProgress(progress, totals or Totals()))
+    value = None if progress is None else codecs.progress.encode(StoredProgress(progress, totals or Totals()))
     return b"a" + _KEY.encode(place), value
 
 
-def restore(records: Iterable[tuple[bytes, bytes | None]]) -> tuple[Meta | None, Snapshot | None]:
-    """A shard's state from its records, oldest first; (None, None) where there never was one.
+def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs = CODECS) -> Restored:
+    """A shard's state from its records, oldest first.
 
-    Raises `StateRefused` where a record is damaged, newer than this version, or without its shard's meta.
+    Raises `StateRefused` where a record is damaged, of an unknown schema, or without its shard's meta.
     """
     newest: dict[bytes, bytes] = {}
     for key, value in records:
@@ -94,19 +115,24 @@ def restore(records: Iterable[tuple[bytes, bytes | None]]) -> tuple[Meta | None,
         message = "a shard has panes and progress but no meta record; it was damaged: restore it or use a new app_id"
         raise StateRefused(message)
     if stored is None:
-        return None, None
-    meta: Meta = _META.decode(stored)
+        return Restored()
+    meta: Meta = codecs.meta.decode(stored)
     snapshot = Snapshot(sources=meta.sources, rules=meta.rules)
+    former: list[PaneId | ProgressId] = []
     for key, value in newest.items():
-        _place(snapshot, key, value)
-    return meta, snapshot
+        codec = codecs.pane if key.startswith(b"p") else codecs.progress
+        place = _place(snapshot, key, codec.decode(value))
+        if not codec.would_write(value):
+            former.append(place)
+    return Restored(meta, snapshot, tuple(former), not codecs.meta.would_write(stored))
 
 
-def _place(snapshot: Snapshot, key: bytes, value: bytes) -> None:
-    if key.startswith(b"p"):
-        snapshot.panes[_PANE_KEY.decode(key[1:])] = _PANE.decode(value)
-    else:
+def _place(snapshot: Snapshot, key: bytes, value: Pane | StoredProgress) -> PaneId | ProgressId:
+    if isinstance(value, StoredProgress):
         place = _PROGRESS_KEY.decode(key[1:])
-        stored: StoredProgress = _PROGRESS.decode(value)
-        snapshot.progress[place] = stored.progress
-        snapshot.totals[place.series] = stored.totals
+        snapshot.progress[place] = value.progress
+        snapshot.totals[place.series] = value.totals
+        return place
+    pane_place = _PANE_KEY.decode(key[1:])
+    snapshot.panes[pane_place] = value
+    return pane_place

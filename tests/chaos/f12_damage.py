@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import struct
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,8 +76,8 @@ def _flipped(value: bytes) -> bytes:
 
 
 def _newer(value: bytes) -> bytes:
-    """The schema number comes first (`wire/stored.py`)."""
-    return bytes([value[0] + 1]) + value[1:]
+    """As a later release would write it: the number comes first, the checksum begins with it (`wire/stored.py`)."""
+    return struct.pack(">BI", value[0] + 1, zlib.crc32(value[5:], value[0] + 1)) + value[5:]
 
 
 def _change(change: Callable[[bytes], bytes], prefix: bytes | None) -> Callable[[Place], Awaitable[Outgoing | None]]:

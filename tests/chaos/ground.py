@@ -121,9 +121,8 @@ class Place(Service):
         found = {}
         for shard in range(SHARDS):
             records = await self.log.read(Partition(self.topics.state, shard))
-            meta, _ = state_wire.restore(
-                (r.key or b"", r.value) for r in records if r.key == state_wire.META_KEY
-            )  # fmt: skip
+            kept = ((r.key or b"", r.value) for r in records if r.key == state_wire.META_KEY)
+            meta = state_wire.restore(kept, self.codecs.state).meta
             if meta is not None:
                 found[shard] = meta.next_offset
         return found
@@ -199,18 +198,18 @@ class Place(Service):
         found = []
         for index in range(self.partitions):
             records = await self.log.read(Partition(self.topics.progress(self.source_name), index))
-            missing = gaps(sequence for r in records if (sequence := _sequence(r)) is not None)
+            missing = gaps(sequence for r in records if (sequence := self._sequence(r)) is not None)
             if missing:
                 found.append(f"source partition {index}: sequences {missing} are missing")
         return found
 
-
-def _sequence(record: Record) -> int | None:
-    """Of a progress record; None for one that a scenario damaged."""
-    try:
-        return None if record.value is None else progress_wire.decode(record.value).sequence
-    except StateRefused:
-        return None
+    def _sequence(self, record: Record) -> int | None:
+        """Of a progress record; None for one that a scenario damaged."""
+        try:
+            codec = self.codecs.source_progress
+            return None if record.value is None else progress_wire.decode(record.value, codec).sequence
+        except StateRefused:
+            return None
 
 
 def last_line(process: Process) -> str:

@@ -25,6 +25,7 @@ from evaluator.runtime.preflight import source_partitions
 from evaluator.runtime.settings import KafkaSettings
 from evaluator.runtime.topics import Topics
 from evaluator.wire import progress as progress_wire
+from evaluator.wire.codecs import CODECS
 from evaluator.wire.config.load import load_rules
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Service:
         self.log: KafkaLog
         self.source_name: str
         self.bootstrap, self._session_ms, self._folder = cluster.bootstrap, cluster.session_ms, folder
+        self.codecs = CODECS
         self._written: list[list[bytes]] = [[] for _ in range(partitions)]
         self._processes: list[Process] = []
 
@@ -215,7 +217,7 @@ class Service:
                 continue  # of a partition that was added and that nobody has taken over yet
             records = await self.log.read(place)
             if records:
-                found[index] = progress_wire.decode(records[-1].value or b"").next_offset
+                found[index] = progress_wire.decode(records[-1].value or b"", self.codecs.source_progress).next_offset
         return found
 
     async def metric(self, process: Process, name: str) -> float:

@@ -81,7 +81,7 @@ def _of_series(key: bytes, value: bytes) -> object:
     Left out is what depends on how the log was cut and decides nothing: evidence of panes that are decided (it is
     dropped from memory, not from the record), how far into a silence was looked, and counters for the page.
     """
-    _, snapshot = state_wire.restore([(state_wire.META_KEY, _SOME_META), (key.partition(b" ")[2], value)])
+    snapshot = state_wire.restore([(state_wire.META_KEY, _SOME_META), (key.partition(b" ")[2], value)]).snapshot
     assert snapshot is not None
     for pane in snapshot.panes.values():
         pane.failing = pane.slowest = ()

@@ -14,12 +14,14 @@ from evaluator.runtime.log.port import Outgoing, Partition, TopicSpec
 from evaluator.runtime.service import World, build, prepare
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.worker import Pace
+from evaluator.wire.codecs import CODECS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from evaluator.runtime.stage import Observer
     from evaluator.runtime.worker import Worker
+    from evaluator.wire.codecs import Codecs
     from evaluator.wire.config.load import Config
 
 START = EpochUs(1_769_558_400 * SECOND)
@@ -53,12 +55,12 @@ class Cluster:
 
     async def process(
         self, step: Callable[[str], Awaitable[None]] | None = None, *, config: Config | None = None,
-        observer: Observer | None = None, name: str = "evaluator",
+        observer: Observer | None = None, name: str = "evaluator", codecs: Codecs = CODECS,
     ) -> Worker:  # fmt: skip
         """Start a process; `step` is awaited around everything that it does to the log."""
         log, config = self.log.connect(step=step, name=name), config or self.config
         partitions = await prepare(log, config, TOPICS, self.shards)
-        world = World(self.shards, SECOND, 5 * SECOND, Pace(7, 0.2))
+        world = World(self.shards, SECOND, 5 * SECOND, Pace(7, 0.2), codecs=codecs)
         worker = build(log, config, TOPICS, self.clock, world, partitions, observer=observer).worker
         await worker.start()
         return worker

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fold import Event, Fold
+from support.next_release import NEXT
 from support.rules import rule, rules
 
-from evaluator.core.event import FAILED, MINUTE, SECOND, EpochUs
+from evaluator.core.event import FAILED, MINUTE, SECOND, EpochUs, SeriesKey
 from evaluator.core.partial import Origin, Partial
 from evaluator.core.watermark import BEGINNING, PartitionTime
-from evaluator.errors import StateRefused, Superseded
-from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
+from evaluator.errors import SchemaRefused, StateRefused, Superseded
+from evaluator.runtime.evaluate_stage import REWRITTEN_AT_ONCE, EvaluateStage, Publishing
 from evaluator.runtime.log.port import Fetched, Record
 from evaluator.runtime.topics import Topics
 from evaluator.wire import partial as partial_wire
+from evaluator.wire.codecs import CODECS, Codecs
 from evaluator.wire.record import Publisher
+from evaluator.wire.state import META_KEY
+
+if TYPE_CHECKING:
+    from evaluator.core.rule import RuleSet
 
 OURS = "sha256:ours"
 
@@ -87,3 +94,68 @@ def test_the_delay_of_a_commit_counts_from_the_append_that_ripened_its_windows()
     begun.committed(EpochUs(64 * SECOND))
     assert list(begun.commit_delays) == [2 * SECOND]
     assert list(begun.alert_delays) == [4 * SECOND]
+
+
+MANY = 3_000
+"""Series, each with a pane and a progress: more records than one commit rewrites."""
+
+
+def wide() -> RuleSet:
+    """Rules with room for so many."""
+    judged = rules(rule(), revision=1, hash=OURS, group_by=("f",))
+    return replace(judged, surfaces={"api": replace(judged.surfaces["api"], max_series=MANY)})
+
+
+def restored(kept: dict[bytes | None, Record], codecs: Codecs) -> EvaluateStage:
+    publishing = Publishing(Publisher("app", OURS, "1", "http://here"), 5 * SECOND)
+    begun = EvaluateStage(wide(), 0, 1, Topics("app"), publishing, Counter(), codecs)
+    begun.restore(list(kept.values()), (0, 1), None)
+    return begun
+
+
+def keep(kept: dict[bytes | None, Record], begun: EvaluateStage) -> int:
+    """Write an outbox's state over what is kept; returns how many records of state it had."""
+    outbox = begun.freeze(EpochUs(0))
+    written = [] if outbox is None else [record for record in outbox.records if record.topic == "app.state"]
+    kept.update({record.key: Record(0, 0, record.key, record.value) for record in written})
+    begun.committed(EpochUs(0))
+    return len(written)
+
+
+def schemas(kept: dict[bytes | None, Record]) -> Counter[int]:
+    return Counter(record.value[0] for record in kept.values() if record.value is not None)
+
+
+def values(kept: dict[bytes | None, Record]) -> dict[bytes | None, bytes | None]:
+    """What is stored of series."""
+    return {key: record.value for key, record in kept.items() if key != META_KEY}
+
+
+def test_what_has_another_schema_is_written_anew_a_few_thousand_records_a_commit() -> None:
+    events = Fold(wide())
+    events.feed(0, [Event(n, 0, FAILED, 7, SeriesKey("api", (str(n),))) for n in range(MANY)])
+    kept: dict[bytes | None, Record] = {}
+    begun = restored(kept, NEXT)
+    begun.apply(fetched(partial(0, MANY, Origin(1, OURS), cells=events.aggregators[0].take().cells)))
+    keep(kept, begun)
+    assert schemas(kept) == {1: 2 * MANY + 1}
+    first = values(kept)
+
+    finalizing = restored(kept, NEXT.finalized())
+    assert finalizing.due(EpochUs(0))
+    assert keep(kept, finalizing) == REWRITTEN_AT_ONCE + 1
+    assert schemas(kept) == {1: 2 * MANY - REWRITTEN_AT_ONCE, 2: REWRITTEN_AT_ONCE + 1}
+
+    again = restored(kept, NEXT.finalized())
+    assert again.due(EpochUs(0))
+    assert keep(kept, again) == 2 * MANY - REWRITTEN_AT_ONCE + 1
+    assert schemas(kept) == {2: 2 * MANY + 1}
+    assert not again.due(EpochUs(0))
+
+    with pytest.raises(SchemaRefused, match="state of a shard: stored with schema 2"):
+        restored(kept, CODECS)
+    back = restored(kept, NEXT)
+    while keep(kept, back):
+        pass
+    assert schemas(kept) == {1: 2 * MANY + 1}
+    assert values(kept) == first
