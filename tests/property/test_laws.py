@@ -24,14 +24,14 @@ from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.event import FAILED, GOOD, MINUTE, NO_LATENCY, SECOND, UNKNOWN, SeriesKey
 from evaluator.core.pane import Pane
 from evaluator.core.verdict import Verdict, judge, total
-from evaluator.wire.stored import Codec
+from evaluator.wire.stored import Codec, Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from evaluator.core.rule import RuleSet
 
-PANE = Codec("pane", 1, Pane)
+PANE = Codec("pane", 1, Form(Pane))
 SLOW = Condition("p95 > 100us", "p95", Kind.QUANTILE, Op.GT, Fraction(100), q=Fraction(95, 100))
 RULES = rules(
     rule("Twice", required=2, min_samples=1),

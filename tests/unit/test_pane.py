@@ -11,7 +11,7 @@ from evaluator.core import sketch
 from evaluator.core.event import NO_LATENCY, EpochUs
 from evaluator.core.pane import Counts, Evidence, Pane, strongest
 from evaluator.core.verdict import total
-from evaluator.wire.stored import Codec
+from evaluator.wire.stored import Codec, Form
 
 
 def pane(n: int, latency: int, *, raw: Counts | None = None, over: dict[int, int] | None = None) -> Pane:
@@ -28,7 +28,7 @@ def test_the_largest_latency_survives_a_merge() -> None:
 
 def test_a_sum_beyond_64_bits_has_a_stored_form_and_comes_back_whole() -> None:
     heavy = Pane(Counts(1, 1, 0, 1), EpochUs(0), EpochUs(0), lat_sum=10**15 * (2**31 - 1) * 5_000)
-    codec = Codec("pane", 1, Pane)
+    codec = Codec("pane", 1, Form(Pane))
     merged = codec.decode(codec.encode(heavy.copy().in_order()))
     merged.merge(codec.decode(codec.encode(heavy.copy().in_order())))
     assert merged.in_order().lat_total == 2 * 10**15 * (2**31 - 1) * 5_000
