@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kafka lint format bench bench-restore simulate simulate-bugs chaos mutants lock clean
+.PHONY: demo test kafka lint format bench bench-restore bench-scale simulate simulate-bugs chaos mutants lock clean
 
 demo: $(READY)
 	$(BIN)/evaluator demo
@@ -48,6 +48,10 @@ simulate-bugs: $(READY)
 # Everything that may go wrong, on a real Kafka: make chaos ONLY=F3,F6 SEED=2, or all of it in short: SHORT=1
 chaos: $(READY)
 	$(BIN)/python tests/chaos/run.py $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(SHORT),--short)
+
+# What it costs to add and to remove a replica: 1 to 8 processes on one broker, and back.
+bench-scale: $(READY)
+	$(BIN)/python benchmarks/scale.py
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py

@@ -49,7 +49,7 @@ PARTS = (
     Part("fetcher", (WATCHDOG,)),
     Part("coordinator", (WATCHDOG,)),
     Part("heartbeat"),
-    Part("metadata"),
+    Part("metadata", (WATCHDOG,)),
     Part("sender"),
     Part("producer-metadata"),
     Part("tail"),
