@@ -81,6 +81,8 @@ async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Cal
     await log.create([TopicSpec(source.topic, 1)])
     world = World(
         shards=4, commit_interval=10 * SECOND, state_interval=20 * SECOND, external_url=wish.url,
+        # Its minutes are seconds: what no broker can do in time is no blindness.
+        telling=None,
         pace=Pace(5_000, 6.0 if wish.kafka is None else 0.1),
     )  # fmt: skip
     view = View(config.rules, clock)

@@ -24,6 +24,7 @@ async def frozen(folder: Path, size: Size) -> Outcome:
         replicas = [place.begin(HURRIED, proxied=False) for _ in range(2)]
         async with traffic(place, 0.4 if size.is_full else 0.2):
             await place.caught_up("start", *replicas)
+            await place.at_work(*replicas)
             for number in range(rounds):
                 zombie, owner = replicas[number % 2], replicas[1 - number % 2]
                 before = await place.metric(owner, "evaluator_fenced_total")
