@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-QUICK = ("F1", "F2-one", "F3", "F5", "F8-grows", "F10", "F11")
+QUICK = ("F1", "F2-one", "F3", "F5", "F10")
 """Those that take seconds: the ordinary tests have to end within minutes."""
 
 

@@ -11,7 +11,7 @@ import pytest
 from simulation.simulate import config, run_chunk, tell, total
 from simulation.trial import Report, try_seed
 
-SEEDS = 150
+SEEDS = 100
 BUGS = Path(__file__).parent / "bugs"
 
 
