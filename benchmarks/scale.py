@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from kafka import broker_module
 
 from evaluator.cli.healthcheck import get
 from evaluator.wire.instant import instant
@@ -86,15 +86,6 @@ class Seen(NamedTuple):
     def is_whole(self) -> bool:
         """Whether everything runs, each partition once."""
         return len(self.owners) == PARTITIONS + SHARDS and all(len(owners) == 1 for owners in self.owners.values())
-
-
-def broker_module() -> object:
-    """tools/broker/broker.py, which is in no package."""
-    path = Path(__file__).parents[1] / "tools" / "broker" / "broker.py"
-    spec = importlib.util.spec_from_file_location("kafka_broker", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Fleet:

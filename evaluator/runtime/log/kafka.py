@@ -204,8 +204,8 @@ class KafkaLog:
 
     async def owners(self, group: str) -> Mapping[Partition, Owner]:
         """Who reads what in a group at the moment."""
-        async with limited(f"see the group {group}"):
-            return await owners(self._admin_client(), group)
+        found: Mapping[Partition, Owner] = await self._ask(f"see the group {group}", lambda admin: owners(admin, group))
+        return found
 
     async def _metadata(self, topics: Sequence[str]) -> dict[str, Any]:
         if not topics:
