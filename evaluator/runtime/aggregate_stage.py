@@ -67,14 +67,17 @@ class Observed(NamedTuple):
 
 
 class AggregateStage:
-    """One source partition. `decisions` are the recorded ones of an earlier run, for a replay."""
+    """One source partition. `decisions` are the recorded ones of an earlier run, for a replay.
+
+    `from_end`: a partition that was never read begins at its end instead of its beginning (`start: latest`).
+    """
 
     name = "aggregate"
 
     def __init__(
         self, config: Config, source: str, partition: int, partitions: int, shards: int, topics: Topics,
         timing: Timing, tallies: Counter[tuple[str, ...]], decisions: Sequence[ClockDecision] = (),
-        codecs: Codecs = CODECS,
+        codecs: Codecs = CODECS, *, from_end: bool = False,
     ) -> None:  # fmt: skip
         self.tallies = tallies
         self.lag = 0
@@ -83,7 +86,7 @@ class AggregateStage:
         self.own = Partition(topics.progress(source), partition)
         self.transactional_id = f"{topics.app_id}.aggregate.{source}.{partition}"
         self._rules, self._topics, self._shards, self._timing = config.rules, topics, shards, timing
-        self._codecs = codecs
+        self._codecs, self._from_end = codecs, from_end
         self._decoder = SourceDecoder(config.sources[source])
         self._steps = sorted({rule.every for rule in config.rules.rules.values() if self._is_ours(rule.surface)})
         self._aggregator = self._fresh(partitions, 0)
@@ -138,8 +141,8 @@ class AggregateStage:
         progress = self._newest(records)
         self._progress = progress
         if progress is None:
-            self._aggregator = self._fresh(self._aggregator.partitions, bounds[0])
-            self._read_from = bounds[0]
+            self._read_from = bounds[1 if self._from_end else 0]
+            self._aggregator = self._fresh(self._aggregator.partitions, self._read_from)
             return
         progress = self._without_lost(progress, bounds[0])
         self._check(progress, bounds, last)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from evaluator.runtime.crew import NoPlace
-from evaluator.runtime.log.port import NotAuthorized, UnknownTopic
+from evaluator.runtime.log.port import NotAuthorized, Partition, UnknownTopic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from evaluator.runtime.log.port import Log, Partition
+    from evaluator.runtime.log.port import Log
     from evaluator.runtime.topics import Topics
 
 log = structlog.get_logger(__name__)
@@ -28,10 +28,15 @@ class Growing:
     def __init__(self, log_port: Log, topics: Topics, by_topic: Mapping[str, str], counts: Mapping[str, int]) -> None:
         self._log, self._topics, self._by_topic, self._counts = log_port, topics, by_topic, dict(counts)
         self._places: dict[str, int] = {}
+        self._added: set[Partition] = set()
 
     def count_with(self, partition: Partition) -> int:
         """The number of partitions of the source, this one among them."""
         return max(self._counts[self._by_topic[partition.topic]], partition.index + 1)
+
+    def is_added(self, partition: Partition) -> bool:
+        """Whether the partition came after the source's first run: everything in it is news, whatever `start` says."""
+        return partition in self._added
 
     async def prepare(self, partition: Partition) -> None:
         """Make the place for its progress if there is none. Raises `NoPlace` where we may not."""
@@ -42,6 +47,7 @@ class Growing:
         if partition.index < self._places[source]:
             return
         count = max(partition.index + 1, await self._log.partitions(partition.topic))
+        self._added.update(Partition(partition.topic, index) for index in range(self._places[source], count))
         try:
             await self._log.grow(progress, count)
         except (NotAuthorized, UnknownTopic) as error:

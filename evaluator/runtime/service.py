@@ -80,9 +80,11 @@ def build(
         source = by_topic[partition.topic]
         recorded = (decisions or {}).get((source, partition.index), ())
         count = growing.count_with(partition)
+        is_latest = config.sources[source].start == "latest" and timing.uses_clock
         return AggregateStage(
-            config, source, partition.index, count, world.shards, topics, timing, tallies, recorded, world.codecs
-        )
+            config, source, partition.index, count, world.shards, topics, timing, tallies, recorded, world.codecs,
+            from_end=is_latest and not growing.is_added(partition),
+        )  # fmt: skip
 
     def evaluate(partition: Partition) -> Stage:
         return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies, world.codecs)

@@ -99,6 +99,7 @@ async def test_a_new_replica_takes_part_within_seconds_and_what_stays_where_it_i
         assert set(states.values()) == {"running"}
         stayed, moved = await shared([one, two], everything)
         assert (stayed | moved, stayed & moved) == (all_of_it, set())
+        assert len(moved) == service.partitions // 2 + service.shards // 2  # the fair share, and no more
         # Who was there before gave everything up for a moment, and went on where it was.
         assert await restores(one) == everything
         assert await restores(two) == len(moved)

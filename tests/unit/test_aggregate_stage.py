@@ -51,13 +51,15 @@ def folder(tmp_path: Path) -> Path:
 
 def stage(
     folder: Path, *, decisions: Sequence[ClockDecision] = (), clock: bool = True, shards: int = 2, revision: int = 0,
-    dedup: int = 0, threshold: int = 1, accepts_loss: bool = False,
+    dedup: int = 0, threshold: int = 1, accepts_loss: bool = False, from_end: bool = False,
 ) -> AggregateStage:  # fmt: skip
     """A stage of partition 0 of 1 that has begun afresh."""
     path = folder / "rules.yaml"
     path.write_text(RULES.format(revision=revision, dedup=dedup, threshold=threshold))
     timing = Timing(SECOND, uses_clock=clock, accepts_loss=accepts_loss)
-    return AggregateStage(load_rules([path]), "events", 0, 1, shards, Topics("app"), timing, Counter(), decisions)
+    return AggregateStage(
+        load_rules([path]), "events", 0, 1, shards, Topics("app"), timing, Counter(), decisions, from_end=from_end
+    )
 
 
 def fresh(folder: Path, **changes: Any) -> AggregateStage:
@@ -334,3 +336,17 @@ def test_a_batch_of_bad_events_is_one_dead_letter(folder: Path) -> None:
         b"1",
         b"bad_value",
     )
+
+
+def test_from_the_end_is_about_the_first_run_only(folder: Path) -> None:
+    first = stage(folder, from_end=True)
+    first.restore([], (3, 7), None)
+    assert first.next_offset == 7
+    stored = progress_of(first)
+    # Fifty records have come since.
+    again = stage(folder, from_end=True)
+    again.restore(stored, (3, 57), None)
+    assert again.next_offset == 7
+    again.apply(fetched(record(7, 0), at=0))
+    (told, _) = partials(again)
+    assert told.time.covered == EpochUs(START + 5 * SECOND)  # not before: earlier records were not read

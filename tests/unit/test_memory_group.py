@@ -10,7 +10,6 @@ import pytest
 from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.memory_consumer import shares
-from evaluator.runtime.log.memory_group import Member, assign
 from evaluator.runtime.log.port import Outgoing, Partition, StaleGeneration, TopicSpec
 
 if TYPE_CHECKING:
@@ -259,26 +258,6 @@ def test_more_members_than_partitions_leaves_some_idle() -> None:
             await one.consumer.poll(1, 10)
 
     run_virtual(main())
-
-
-@pytest.mark.parametrize(
-    ("partitions", "before", "after"),
-    [
-        pytest.param(4, ["", ""], ["02", "13"], id="a_first_assignment_goes_round"),
-        pytest.param(4, ["0123", ""], ["01", "23"], id="a_join_moves_half"),
-        pytest.param(4, ["01", "23", ""], ["01", "2", "3"], id="a_third_takes_one"),
-        pytest.param(7, ["012", "345", ""], ["012", "34", "56"], id="only_one_may_have_the_odd_one"),
-        pytest.param(6, ["05", "1"], ["035", "124"], id="a_leave_moves_only_what_was_left"),
-        pytest.param(1, ["", "0"], ["", "0"], id="an_idle_member_does_not_rob_the_owner"),
-        pytest.param(0, ["", ""], ["", ""], id="no_partition"),
-    ],
-)
-def test_an_assignment_is_even_and_moves_little(partitions: int, before: list[str], after: list[str]) -> None:
-    topics = frozenset({"t"})
-    members = {Member(topics): (topics, [Partition("t", int(index)) for index in had]) for had in before}
-    shared = assign([Partition("t", index) for index in range(partitions)], members)
-    assert sorted(map(len, shared.values())) == sorted(map(len, after))
-    assert [_indexes(share) for share in shared.values()] == after
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from evaluator.core.event import EpochUs
 from evaluator.errors import Watchdog
+from evaluator.runtime.log.kafka_assignor import StickyAssignor
 from evaluator.runtime.log.kafka_client import UNAUTHORIZED, Patience, closed, limited, started, translated
 from evaluator.runtime.log.kafka_fetch import Unreadable, hand_out_our_records, note_failed_fetches
 from evaluator.runtime.log.port import Fetched, OffsetOutOfRange, Partition, StaleGeneration
@@ -103,7 +103,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
             isolation_level="read_committed", session_timeout_ms=self._patience.session_ms,
             heartbeat_interval_ms=self._patience.heartbeat_ms, max_poll_interval_ms=MAX_POLL_MS,
             metadata_max_age_ms=METADATA_MS, fetch_max_wait_ms=FETCH_WAIT_MS,
-            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
+            partition_assignment_strategy=(StickyAssignor(),),
         )  # fmt: skip
         await started(kafka, f"join the group {self._group}")
         self._kafka = kafka

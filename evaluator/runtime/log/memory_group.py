@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from evaluator.runtime.log.port import Owner, Partition
+from evaluator.runtime.log.share_out import share_out
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection
 
     from evaluator.runtime.clock import Clock
 
@@ -125,33 +126,9 @@ class Group:
         if self._stable or not self._members or not all(member.rejoined for member in self._members):
             return
         partitions = [partition for topic in sorted(self.topics()) for partition in self._cluster.partitions(topic)]
-        shares = assign(partitions, {member: (member.topics, member.assignment) for member in self._members})
+        shares = share_out(partitions, {member: (member.topics, member.assignment) for member in self._members})
         self.generation += 1
         self._stable = True
         for member, share in shares.items():
             member.assignment, member.generation = tuple(share), self.generation
         self._cluster.changed(self.topics())
-
-
-def assign(
-    partitions: Sequence[Partition], members: Mapping[Member, tuple[frozenset[str], Sequence[Partition]]]
-) -> dict[Member, list[Partition]]:
-    """Share out `partitions` evenly; `members` maps each to its topics and what it had before.
-
-    A member keeps what it had as far as that is even, so that a join or leave moves few partitions.
-    Deterministic: ties go to who joined first.
-    """
-    floor, spare = divmod(len(partitions), len(members))
-    wanted = set(partitions)
-    shares: dict[Member, list[Partition]] = {}
-    for member, (topics, previous) in members.items():
-        kept = [partition for partition in previous if partition in wanted and partition.topic in topics]
-        allowed = floor + 1 if spare > 0 else floor
-        shares[member] = kept[:allowed]
-        spare -= len(shares[member]) > floor
-        wanted.difference_update(shares[member])
-    for partition in partitions:
-        readers = [member for member, (topics, _) in members.items() if partition.topic in topics]
-        if partition in wanted and readers:
-            shares[min(readers, key=lambda member: len(shares[member]))].append(partition)
-    return {member: sorted(share) for member, share in shares.items()}

@@ -1,0 +1,91 @@
+"""Sticky assignment for aiokafka's group members.
+
+aiokafka's own sticky assignor keeps what it remembers on the class, so that the two groups of one process mix theirs
+up. Round-robin shares out anew each time: over joins and leaves of 1 to 8 replicas it moves about three times as many
+partitions as have to move, and each of them is restored from its compacted topic.
+
+Every member sends with its join what it was assigned last and in which round; the leader of the group shares out from
+that. A member that was away (frozen, cut off) claims what others have been given since: the later round wins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+
+from evaluator.runtime.log.port import Partition
+from evaluator.runtime.log.share_out import share_out
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    class Topics(Protocol):
+        """What is asked of aiokafka's cluster metadata."""
+
+        def partitions_for_topic(self, topic: str) -> Collection[int] | None:
+            """The indexes of a topic's partitions; None where it is unknown."""
+
+
+VERSION = 0
+
+
+class Claim(msgspec.Struct):
+    """What a member tells the leader. `round`: how many assignments the group had made when it got this one."""
+
+    round: int = 0
+    held: list[tuple[str, list[int]]] = []
+
+    def partitions(self) -> list[Partition]:
+        """The same, one by one."""
+        return [Partition(topic, index) for topic, indexes in self.held for index in indexes]
+
+
+_ENCODER, _CLAIMS, _ROUNDS = msgspec.json.Encoder(), msgspec.json.Decoder(Claim), msgspec.json.Decoder(int)
+
+
+class StickyAssignor:
+    """Stands in for aiokafka's assignor classes, an instance for each consumer."""
+
+    name = "evaluator-sticky"
+
+    def __init__(self) -> None:
+        self._last = Claim()
+
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
+        """What this member joins with."""
+        return ConsumerProtocolMemberMetadata(VERSION, sorted(topics), _ENCODER.encode(self._last))
+
+    def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
+        """What this member was given."""
+        self._last = Claim(_ROUNDS.decode(assignment.user_data), list(assignment.assignment))
+
+    @staticmethod
+    def assign(
+        cluster: Topics, members: Mapping[str, ConsumerProtocolMemberMetadata]
+    ) -> dict[str, ConsumerProtocolMemberAssignment]:
+        """As the group's leader: everybody's share. A topic that is unknown is nobody's for now."""
+        claims = {name: _CLAIMS.decode(member.user_data) for name, member in members.items()}
+        owners: dict[Partition, str] = {}
+        for name in sorted(claims, key=lambda name: (claims[name].round, name)):
+            owners.update(dict.fromkeys(claims[name].partitions(), name))
+        had: dict[str, list[Partition]] = {name: [] for name in sorted(members)}
+        for partition, name in owners.items():
+            had[name].append(partition)
+        topics = sorted({topic for member in members.values() for topic in member.subscription})
+        partitions = [
+            Partition(topic, index) for topic in topics for index in sorted(cluster.partitions_for_topic(topic) or ())
+        ]
+        shares = share_out(partitions, {name: (members[name].subscription, held) for name, held in had.items()})
+        number = _ENCODER.encode(1 + max(claim.round for claim in claims.values()))
+        return {
+            name: ConsumerProtocolMemberAssignment(VERSION, _by_topic(share), number) for name, share in shares.items()
+        }
+
+
+def _by_topic(share: Iterable[Partition]) -> list[tuple[str, list[int]]]:
+    by_topic: dict[str, list[int]] = {}
+    for partition in share:
+        by_topic.setdefault(partition.topic, []).append(partition.index)
+    return list(by_topic.items())
