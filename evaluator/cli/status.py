@@ -44,6 +44,9 @@ def _lines(data: dict[str, Any]) -> list[str]:
     for source in data["sources"]:
         state = "BLIND" if source["blind"] else "ok"
         lines.append(f"source   {source['name']:<20} {state:<6} watermark {source['watermark'] or '-'}")
+    others = sorted({task["owner"] for task in data["tasks"] if task["rules"] not in {data["config"], ""}})
+    if others:
+        lines.append(f"conflict {', '.join(others)} judge by other rules")
     lines += [_task(task, data["replica"], data["now"]) for task in data["tasks"]]
     lines += [f"{one['phase']:<8} {one['key']}" for one in data["series"] if one["phase"] in {"pending", "firing"}]
     return lines

@@ -67,7 +67,7 @@ class Crew:
 
     def __init__(
         self, name: str, topics: Sequence[str], build: Callable[[Partition], Stage], log_port: Log, clock: Clock,
-        observer: Observer, prepare: Callable[[Partition], Awaitable[None]] | None = None,
+        observer: Observer, prepare: Callable[[Partition], Awaitable[None]] | None = None, note: str = "",
     ) -> None:  # fmt: skip
         self.name = name
         self.tasks: dict[Partition, Task] = {}
@@ -80,7 +80,7 @@ class Crew:
         self._room = asyncio.Semaphore(TAKE_OVERS)
         self._setbacks = Setbacks(clock)
         self._told: set[str] = set()
-        self.consumer: Consumer = log_port.consumer(name, topics, self)
+        self.consumer: Consumer = log_port.consumer(name, topics, self, note)
         self._holds = Holds(self.consumer)
 
     # -- rebalance callbacks ------------------------------------------------------------------------------

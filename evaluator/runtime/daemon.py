@@ -103,9 +103,9 @@ async def run(wish: Run) -> int:
         codecs=wish.codecs.finalized() if settings.state.finalize else wish.codecs,
     )  # fmt: skip
     service = build(wish.log, config, topics, clock, world, partitions, observer=metrics)
-    metrics.attach(service.worker, service.tallies)
-    health = WorkerHealth(service.worker, clock)
     fleet = Fleet(wish.log, service.worker, config.rules)
+    metrics.attach(service.worker, service.tallies, fleet)
+    health = WorkerHealth(service.worker, clock)
     runner = await serve(make_app(view, metrics, health, fleet), Address(*settings.web.address))
     try:
         log.info(

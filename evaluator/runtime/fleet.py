@@ -28,11 +28,19 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 5.0
 """Four requests of a few bytes: as often as a browser looks at the page."""
 
+CONFLICT_LOOKS = round(600 / LOOK_EVERY_S)
+"""After so many looks in a row that found other rules at work it is no rolling change any more: ten minutes."""
+
+CONFLICT = ("two fleets share one app_id, or a rollout is stuck: each takes partitions of the other, and alerts follow "
+            "the rules of whoever has them; give one of them its own app_id, or number the rules with `revision`, "
+            "then the lower one stands back")  # fmt: skip
+
 
 class Work(NamedTuple):
     """A partition, and the process that works on it: `host` is its address, None for this one.
 
-    `task` is None where another process works. `watermark` is in event time, None before anything was read.
+    `task` is None where another process works. `watermark` is in event time, None before anything was read. `rules` is
+    the hash of the rules by which its owner judges, "" where that is not known.
     """
 
     stage: str
@@ -41,6 +49,7 @@ class Work(NamedTuple):
     host: str | None
     watermark: EpochUs | None
     task: Task | None
+    rules: str = ""
 
     @property
     def state(self) -> str | None:
@@ -56,6 +65,9 @@ class Fleet:
         self._sources = {source.topic: name for name, source in rules.sources.items()}
         self._log, self._worker = log_port, worker
         self._owners: dict[str, Mapping[Partition, Owner]] = {}
+        self._rules = rules.hash
+        self._others: dict[str, str] = {}
+        self._looks = 0
 
     async def follow(self, clock: Clock) -> None:
         """Ask the groups every so often, for ever. Without an answer the owners of others' partitions are unknown."""
@@ -71,6 +83,28 @@ class Fleet:
             except (KafkaUnreachable, NotAuthorized) as error:
                 self._owners[crew.name] = {}
                 log.info("fleet.unknown", group=crew.name, reason=str(error))
+        self._tell(self.others())
+
+    def others(self) -> dict[str, str]:
+        """The processes that judge by other rules than we do, and the hash of those.
+
+        A rolling change of the rules has some for as long as it lasts. Two fleets under one `app_id` have them for
+        good: each takes partitions of the other, and what fires is by whoever has the shard.
+        """
+        owners = (owner for of_group in self._owners.values() for owner in of_group.values())
+        return {owner.name: owner.note for owner in owners if owner.note not in {self._rules, ""}}
+
+    def _tell(self, others: dict[str, str]) -> None:
+        """Once when it begins, once more when it is no rolling change any more, and when it is over."""
+        self._looks = self._looks + 1 if others else 0
+        facts = {"replicas": sorted(others), "theirs": sorted(set(others.values())), "ours": self._rules}
+        if self._looks == 1:
+            log.warning("fleet.other_rules", **facts, hint="normal while new rules are rolled out")
+        elif self._looks == CONFLICT_LOOKS:
+            log.error("fleet.conflict", **facts, hint=CONFLICT)
+        elif self._others and not others:
+            log.info("fleet.one_set_of_rules", ours=self._rules)
+        self._others = others
 
     def work(self) -> list[Work]:
         """Every partition of which somebody is known to work on it, by stage, topic and number."""
@@ -81,7 +115,8 @@ class Fleet:
                 task, owner = crew.tasks.get(partition), owners.get(partition)
                 name = self.name if task is not None or owner is None else owner.name
                 host = None if task is not None or owner is None else owner.host
-                rows.append(Work(stage, partition, name, host, self._watermark(stage, partition, task), task))
+                rules = self._rules if host is None else owner.note if owner is not None else ""
+                rows.append(Work(stage, partition, name, host, self._watermark(stage, partition, task), task, rules))
         return rows
 
     def _watermark(self, stage: str, partition: Partition, task: Task | None) -> EpochUs | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evaluator.runtime.clock import Clock
+    from evaluator.runtime.fleet import Fleet
     from evaluator.runtime.view import View
     from evaluator.runtime.worker import Worker
 
@@ -46,10 +47,11 @@ class Metrics:
         self._view, self._revision, self._loaded_at = view, revision, view.now()
         self._counted: list[Mapping[tuple[str, ...], int]] = [self.tallies]
         self._worker: Worker | None = None
+        self._fleet: Fleet | None = None
 
-    def attach(self, worker: Worker, tallies: Mapping[tuple[str, ...], int]) -> None:
-        """Show what this worker does, and what its stages count in `tallies`."""
-        self._worker = worker
+    def attach(self, worker: Worker, tallies: Mapping[tuple[str, ...], int], fleet: Fleet | None = None) -> None:
+        """Show what this worker does, what its stages count in `tallies`, and who else is there."""
+        self._worker, self._fleet = worker, fleet
         self._counted = [self.tallies, tallies]
 
     @property
@@ -119,7 +121,8 @@ class Metrics:
         if worker is None:
             return Gauges({}, {}, self.loop_lag_s)
         lag = {(stage.source.name, stage.input.index): stage.lag for stage in worker.source_stages()}
-        return Gauges(lag, _tasks(worker), self.loop_lag_s, worker.watch.trouble() is None)
+        others = 0 if self._fleet is None else len(self._fleet.others())
+        return Gauges(lag, _tasks(worker), self.loop_lag_s, worker.watch.trouble() is None, others)
 
     def _histograms(self) -> dict[tuple[str, ...], Histogram]:
         found: dict[tuple[str, ...], Histogram] = {

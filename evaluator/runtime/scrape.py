@@ -28,13 +28,14 @@ class Gauges(NamedTuple):
     """What this process is doing at the moment.
 
     Lag is by source and partition, tasks are by stage and state; `loop_lag_s` is by how much the event loop
-    was late.
+    was late. `other_rules` counts the replicas that judge by other rules.
     """
 
     lag: Mapping[tuple[str, int], int]
     tasks: Mapping[tuple[str, str], int]
     loop_lag_s: float = 0.0
     is_ready: bool = False
+    other_rules: int = 0
 
 
 class Snapshot(NamedTuple):
@@ -244,7 +245,9 @@ def _process(snapshot: Snapshot) -> Iterator[Family]:
     loop.add({}, snapshot.gauges.loop_lag_s)
     ready = gauge("evaluator_ready", "1 while what the groups gave us runs, as /-/ready says.")
     ready.add({}, snapshot.gauges.is_ready)
-    yield from (tasks, loop, ready)
+    conflict = gauge("evaluator_config_conflict", "Replicas under our app_id that judge by other rules than this one.")
+    conflict.add({}, snapshot.gauges.other_rules)
+    yield from (tasks, loop, ready, conflict)
     for name, documentation in _HISTOGRAMS.items():
         family = histogram(name, documentation)
         for key, observed in snapshot.histograms.items():

@@ -89,11 +89,12 @@ def build(
     def evaluate(partition: Partition) -> Stage:
         return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies, world.codecs)
 
+    note = config.rules.hash
     watch = observer if observer is not None else Unobserved()
     worker = Worker(
         log,
-        Crew(f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch, growing.prepare),
-        Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch),
+        Crew(f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch, growing.prepare, note),
+        Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch, note=note),
         config.rules,
         clock,
         world.pace,

@@ -97,8 +97,8 @@ class FragileLog(KafkaLog):
         self.consumers: list[KafkaConsumer] = []
         self.producers: list[KafkaProducer] = []
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
-        self.consumers.append(super().consumer(group + self.group, topics, rebalance))
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance, note: str = "") -> KafkaConsumer:
+        self.consumers.append(super().consumer(group + self.group, topics, rebalance, note))
         return self.consumers[-1]
 
     def producer(self, transactional_id: str) -> KafkaProducer:

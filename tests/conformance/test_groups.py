@@ -168,7 +168,7 @@ def test_the_group_tells_who_reads_what(world: World) -> None:
     async def scenario(log: Log) -> None:
         partition = await topic(log, world.name("t"), 2)
         group = world.name("g")
-        one, other = (Member(log, group, [partition.topic]) for _ in range(2))
+        one, other = (Member(log, group, [partition.topic], note=note) for note in ("one", "other"))
         await one.consumer.start()
         await other.consumer.start()
         await share([one, other], 2)
@@ -178,6 +178,7 @@ def test_the_group_tells_who_reads_what(world: World) -> None:
         assert len({owner.member for owner in owners.values()}) == 2
         assert {owner.name for owner in owners.values()} == {log.name}
         assert all(owner.host for owner in owners.values())
+        assert {owner.note for owner in owners.values()} == {"one", "other"}
         await other.consumer.stop()
         await share([one], 2)
         assert len({owner.member for owner in (await log.owners(group)).values()}) == 1

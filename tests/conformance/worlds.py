@@ -59,9 +59,9 @@ class MemoryWorld:
 class Member:
     """A group member that reads everything it is given from the beginning, and writes down what it was told."""
 
-    def __init__(self, log: Log, group: str, topics: Sequence[str], *, resume: bool = True) -> None:
+    def __init__(self, log: Log, group: str, topics: Sequence[str], *, resume: bool = True, note: str = "") -> None:
         self.journal: list[tuple[str, list[int]]] = []
-        self.consumer: Consumer = log.consumer(group, topics, self)
+        self.consumer: Consumer = log.consumer(group, topics, self, note)
         self._log, self._resume = log, resume
 
     async def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -107,6 +107,16 @@ async def topic(log: Log, name: str, partitions: int = 1) -> Partition:
     return Partition(name, 0)
 
 
+async def grown(log: Log, partition: Partition, end: int) -> tuple[int, int]:
+    """Wait until the partition ends at `end` or behind: a commit is answered before its markers are written."""
+    for _ in range(PATIENCE):
+        bounds = await log.bounds(partition)
+        if bounds[1] >= end:
+            return bounds
+        await asyncio.sleep(POLL_S)
+    return bounds
+
+
 async def started(log: Log, transactional_id: str) -> Producer:
     """A producer that owns its id."""
     producer = log.producer(transactional_id)
@@ -140,9 +150,9 @@ class _TidyLog(KafkaLog):
         super().__init__(settings)
         self._left: list[Consumer | Producer] = []
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance, note: str = "") -> KafkaConsumer:
         """Remember it."""
-        made = super().consumer(group, topics, rebalance)
+        made = super().consumer(group, topics, rebalance, note)
         self._left.append(made)
         return made
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from simulation.test_crashes import RULES, records
 from simulation.world import TOPICS, Cluster
+from structlog.testing import capture_logs
 
 from evaluator.core.event import MINUTE, EpochUs
 from evaluator.runtime.clock import run_virtual
-from evaluator.runtime.fleet import Fleet
+from evaluator.runtime.fleet import CONFLICT_LOOKS, Fleet
 from evaluator.runtime.log.port import KafkaUnreachable
 from evaluator.wire.config.load import load_rules
 
@@ -79,6 +80,39 @@ def test_how_far_a_partition_of_another_was_read_is_known_from_the_shards(config
         for partition in range(2):
             told, read = sorted(watermarks[partition] for watermarks in seen)
             assert read - MINUTE <= told <= read  # watermarks travel when a window ends
+
+    run_virtual(main())
+
+
+def test_replicas_that_judge_by_other_rules_are_seen_and_told_once(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(RULES.replace("error_count > 2", "error_count > 3"))
+    other = load_rules([path])
+    assert other.rules.hash != config.rules.hash
+
+    async def main() -> None:
+        cluster, workers, (fleet,) = await replicas(config, "one")
+        await fleet.look()
+        assert fleet.others() == {}
+        rival = await cluster.process(name="rival", config=other)
+        for _ in range(400):
+            await asyncio.gather(*(worker.turn() for worker in (*workers, rival)))
+        with capture_logs() as said:
+            for _ in range(CONFLICT_LOOKS + 1):
+                await fleet.look()
+            assert fleet.others() == {"rival": other.rules.hash}
+            assert {row.rules for row in fleet.work()} == {config.rules.hash, other.rules.hash}
+            for crew in (rival.aggregate, rival.evaluate):
+                await crew.consumer.stop()
+            for _ in range(400):
+                await workers[0].turn()
+            await fleet.look()
+        assert fleet.others() == {}
+        assert [(one["log_level"], one["event"]) for one in said if one["event"].startswith("fleet")] == [
+            ("warning", "fleet.other_rules"), ("error", "fleet.conflict"), ("info", "fleet.one_set_of_rules"),
+        ]  # fmt: skip
+        (conflict,) = [one for one in said if one["event"] == "fleet.conflict"]
+        assert (conflict["replicas"], conflict["ours"]) == (["rival"], config.rules.hash)
 
     run_virtual(main())
 

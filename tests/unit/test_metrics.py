@@ -252,7 +252,8 @@ def test_the_names_are_the_contracts() -> None:
         "evaluator_alerts_published_total", "evaluator_commit_delay_seconds", "evaluator_alert_delay_seconds",
         "evaluator_commits_total", "evaluator_commit_duration_seconds", "evaluator_restores_total",
         "evaluator_restore_duration_seconds", "evaluator_fenced_total", "evaluator_tasks",
-        "evaluator_loop_lag_seconds", "evaluator_ready", "evaluator_config_last_reload_successful",
+        "evaluator_loop_lag_seconds", "evaluator_ready", "evaluator_config_conflict",
+        "evaluator_config_last_reload_successful",
         "evaluator_config_last_reload_success_timestamp_seconds", "evaluator_config_hash_info",
     }  # fmt: skip
 

@@ -70,8 +70,8 @@ class Shared:
         here, there = (self.name, None), ("evaluator-<b>-8", "10.0.0.8")
         ours = cast("Task", OurTask())
         self.rows = [
-            Work("aggregate", Partition("t", 0), *here, EpochUs(NOON - 30 * SECOND), ours),
-            Work("aggregate", Partition("t", 1), *there, EpochUs(NOON - 90 * SECOND), None),
+            Work("aggregate", Partition("t", 0), *here, EpochUs(NOON - 30 * SECOND), ours, "sha256:test"),
+            Work("aggregate", Partition("t", 1), *there, EpochUs(NOON - 90 * SECOND), None, "sha256:of-others"),
             *(Work("evaluate", Partition("p", number), *there, None, None) for number in range(1 + extra)),
         ]
 
@@ -350,13 +350,19 @@ async def test_the_status_says_who_works_on_what_and_what_only_the_owner_knows_i
     ours, theirs, _ = data["tasks"]
     assert ours == {
         "stage": "aggregate", "topic": "t", "partition": 0, "owner": "evaluator-here-7", "host": None,
-        "state": "running", "offset": 1_234, "lag": 5_678, "watermark": "2026-01-28T11:59:30Z",
+        "rules": "sha256:test", "state": "running", "offset": 1_234, "lag": 5_678, "watermark": "2026-01-28T11:59:30Z",
         "committedAt": "2026-01-28T11:59:57Z", "restoreSeconds": 0.257,
     }  # fmt: skip
     assert theirs == {
         **dict.fromkeys(ours), "stage": "aggregate", "topic": "t", "partition": 1, "owner": "evaluator-<b>-8",
-        "host": "10.0.0.8", "watermark": "2026-01-28T11:58:30Z",
+        "host": "10.0.0.8", "watermark": "2026-01-28T11:58:30Z", "rules": "sha256:of-others",
     }  # fmt: skip
+
+
+async def test_the_page_names_who_judges_by_other_rules(visit: Visit) -> None:
+    said = await text_of(await visit(), "/")
+    assert "judges by other rules</b>, <code>sha256:of-others</code>" in said
+    assert said.count("judges by other rules") == 1
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,9 @@ class KafkaLog:
 
     # -- clients ------------------------------------------------------------------------------------------
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> KafkaConsumer:
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance, note: str = "") -> KafkaConsumer:
         """A member of `group` that reads committed records of `topics`."""
-        return KafkaConsumer(self._connected(), group, topics, rebalance, self, self._steps, self._patience)
+        return KafkaConsumer(self._connected(), group, topics, rebalance, self, self._steps, self._patience, note)
 
     def producer(self, transactional_id: str) -> KafkaProducer:
         """A transactional producer; nothing happens before its `start`."""

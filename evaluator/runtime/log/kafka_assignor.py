@@ -32,10 +32,14 @@ VERSION = 0
 
 
 class Claim(msgspec.Struct):
-    """What a member tells the leader. `round`: how many assignments the group had made when it got this one."""
+    """What a member tells the leader. `round`: how many assignments the group had made when it got this one.
+
+    `note` is for whoever looks at the group.
+    """
 
     round: int = 0
     held: list[tuple[str, list[int]]] = []
+    note: str = ""
 
     def partitions(self) -> list[Partition]:
         """The same, one by one."""
@@ -50,8 +54,8 @@ class StickyAssignor:
 
     name = "evaluator-sticky"
 
-    def __init__(self) -> None:
-        self._last = Claim()
+    def __init__(self, note: str = "") -> None:
+        self._last = Claim(note=note)
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """What this member joins with."""
@@ -59,7 +63,7 @@ class StickyAssignor:
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """What this member was given."""
-        self._last = Claim(_ROUNDS.decode(assignment.user_data), list(assignment.assignment))
+        self._last = Claim(_ROUNDS.decode(assignment.user_data), list(assignment.assignment), self._last.note)
 
     @staticmethod
     def assign(
@@ -82,6 +86,13 @@ class StickyAssignor:
         return {
             name: ConsumerProtocolMemberAssignment(VERSION, _by_topic(share), number) for name, share in shares.items()
         }
+
+
+def note_of(protocol: str, metadata: bytes) -> str:
+    """What a member of a group gave as its note; "" where its assignor is another one."""
+    if protocol != StickyAssignor.name or not metadata:
+        return ""
+    return _CLAIMS.decode(ConsumerProtocolMemberMetadata.decode(metadata).user_data).note
 
 
 def _by_topic(share: Iterable[Partition]) -> list[tuple[str, list[int]]]:

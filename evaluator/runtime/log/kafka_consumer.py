@@ -77,10 +77,11 @@ class KafkaConsumer(ConsumerRebalanceListener):
 
     def __init__(
         self, connection: dict[str, Any], group: str, topics: Sequence[str], rebalance: Rebalance, questions: Questions,
-        steps: Steps, patience: Patience,
+        steps: Steps, patience: Patience, note: str = "",
     ) -> None:  # fmt: skip
         self._connection, self._group, self._topics = connection, group, list(topics)
         self._rebalance, self._questions, self._steps, self._patience = rebalance, questions, steps, patience
+        self._assignor = StickyAssignor(note)
         self._kafka: AIOKafkaConsumer | None = None
         self._assignment: frozenset[Partition] = frozenset()
         # The next offset of every partition that was sought since it was assigned.
@@ -103,7 +104,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
             isolation_level="read_committed", session_timeout_ms=self._patience.session_ms,
             heartbeat_interval_ms=self._patience.heartbeat_ms, max_poll_interval_ms=MAX_POLL_MS,
             metadata_max_age_ms=METADATA_MS, fetch_max_wait_ms=FETCH_WAIT_MS,
-            partition_assignment_strategy=(StickyAssignor(),),
+            partition_assignment_strategy=(self._assignor,),
         )  # fmt: skip
         await started(kafka, f"join the group {self._group}")
         self._kafka = kafka

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import errors
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
+from evaluator.runtime.log.kafka_assignor import note_of
 from evaluator.runtime.log.port import Owner, Partition
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ async def owners(admin: AIOKafkaAdminClient, group: str) -> dict[Partition, Owne
 
 
 def _shares(answer: Any) -> Iterator[tuple[Partition, Owner]]:  # noqa: ANN401  # aiokafka's own, untyped
-    for code, _name, _state, _type, _protocol, members, *_rights in answer.groups:
+    for code, _name, _state, _type, protocol, members, *_rights in answer.groups:
         if code:
             raise errors.for_code(code)
-        for member_id, client, host, _metadata, assignment, *_static in members:
+        for member_id, client, host, metadata, assignment, *_static in members:
             if not assignment:
                 continue  # a rebalance is under way: nobody owns anything
+            owner = Owner(member_id, client, host.lstrip("/"), note_of(protocol, bytes(metadata)))
             for place in ConsumerProtocolMemberAssignment.decode(bytes(assignment)).partitions():
-                yield Partition(*place), Owner(member_id, client, host.lstrip("/"))
+                yield Partition(*place), owner

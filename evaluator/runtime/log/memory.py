@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from evaluator.runtime.log.memory_cluster import Cluster
 from evaluator.runtime.log.memory_consumer import MemoryConsumer
+from evaluator.runtime.log.memory_group import Member
 from evaluator.runtime.log.memory_producer import MemoryProducer
 from evaluator.runtime.log.memory_reader import MemoryReader
 from evaluator.runtime.log.port import Outgoing, Partition, Record, RecordTooLarge
@@ -69,9 +70,10 @@ class MemoryLog:
         other._steps, other._cluster, other.name = Steps(step, journal), self._cluster, name
         return other
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> MemoryConsumer:
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance, note: str = "") -> MemoryConsumer:
         """A member of `group`."""
-        return MemoryConsumer(self._cluster, self._steps, group, topics, rebalance, self.name)
+        member = Member(frozenset(topics), self.name, note)
+        return MemoryConsumer(self._cluster, self._steps, group, member, rebalance)
 
     def producer(self, transactional_id: str) -> MemoryProducer:
         """A transactional producer."""

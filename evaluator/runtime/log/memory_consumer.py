@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from evaluator.runtime.log.memory_group import Member
 from evaluator.runtime.log.port import Fetched, KafkaUnreachable, OffsetOutOfRange, Partition, StaleGeneration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from evaluator.runtime.log.memory_cluster import Cluster
+    from evaluator.runtime.log.memory_group import Member
     from evaluator.runtime.log.memory_partition import PartitionLog
     from evaluator.runtime.log.port import Rebalance
     from evaluator.runtime.log.steps import Steps
@@ -23,12 +23,10 @@ _MOMENT = 1e-3
 class MemoryConsumer:
     """See `port.Consumer`. One task polls; `seek`, `pause` and `resume` may come from others and wake it."""
 
-    def __init__(
-        self, cluster: Cluster, steps: Steps, group: str, topics: Iterable[str], rebalance: Rebalance, process: str
-    ) -> None:
+    def __init__(self, cluster: Cluster, steps: Steps, group: str, member: Member, rebalance: Rebalance) -> None:
         self._cluster, self._steps, self._rebalance = cluster, steps, rebalance
         self._name, self._group = group, cluster.group(group)
-        self._member = Member(frozenset(topics), process)
+        self._member = member
         self._generation = -1
         self._running = False
         # None: assigned, not yet sought.

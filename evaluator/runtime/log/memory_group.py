@@ -43,6 +43,7 @@ class Member:
 
     topics: frozenset[str]
     process: str = "evaluator"
+    note: str = ""
     seen: float = 0.0
     waiting: bool = False
     rejoined: bool = False
@@ -82,7 +83,7 @@ class Group:
         """Who reads what; nobody anything while a rebalance is under way."""
         members = self._members if self._stable else ()
         return {
-            partition: Owner(f"{member.process}-{number}", member.process, "127.0.0.1")
+            partition: Owner(f"{member.process}-{number}", member.process, "127.0.0.1", member.note)
             for number, member in enumerate(members)
             for partition in member.assignment
         }

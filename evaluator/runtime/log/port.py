@@ -169,11 +169,15 @@ class TopicInfo(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Who reads a partition as a member of a group: the group's own name for it, its process' name, its address."""
+    """Who reads a partition as a member of a group: the group's own name for it, its process' name, its address.
+
+    `note`: what it gave as one when it joined.
+    """
 
     member: str
     name: str
     host: str
+    note: str = ""
 
 
 class Producer(Protocol):
@@ -286,8 +290,8 @@ class Log(Protocol):
     async def start(self) -> None:
         """Connect. Raises `KafkaUnreachable`, which says why."""
 
-    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance) -> Consumer:
-        """A member of `group` that reads committed records of `topics`."""
+    def consumer(self, group: str, topics: Sequence[str], rebalance: Rebalance, note: str = "") -> Consumer:
+        """A member of `group` that reads committed records of `topics`. Others see its `note` in `owners`."""
 
     def producer(self, transactional_id: str) -> Producer:
         """A transactional producer; nothing happens before its `start`."""

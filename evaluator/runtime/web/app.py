@@ -138,7 +138,7 @@ class _Site:
         """Who works on what, in words; made in the event loop, where tasks do not change meanwhile."""
         work, (restores, seconds) = self._shares.work(), self._metrics.restores
         return {
-            "replicas": replicas(work, self._shares.name),
+            "replicas": replicas(work, self._shares.name, self._view.rules.hash),
             "work": lines(work, self._shares.name, self._view.now()),
             "more_work": max(0, len(work) - SHOWN),
             "restores": restores,

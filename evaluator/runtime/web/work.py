@@ -23,12 +23,13 @@ _STAGES = {"aggregate": "source partition", "evaluate": "shard"}
 
 
 class Replica(NamedTuple):
-    """A process and how much of the work it has."""
+    """A process and how much of the work it has. `rules`: by which it judges, where those are not ours."""
 
     name: str
     is_this: bool
     host: str
     shares: str
+    rules: str
 
 
 class Line(NamedTuple):
@@ -45,13 +46,18 @@ class Line(NamedTuple):
     restored: str
 
 
-def replicas(work: Sequence[Work], this: str) -> list[Replica]:
-    """Every process that works on something, this one first."""
+def replicas(work: Sequence[Work], this: str, rules: str) -> list[Replica]:
+    """Every process that works on something, this one first. `rules` is the hash of ours."""
     hosts = {this: "", **{one.owner: one.host or "" for one in work if one.owner != this}}
     return [
-        Replica(name, name == this, host, _shares([one for one in work if one.owner == name], work))
+        _replica(name, host, [one for one in work if one.owner == name], work, this, rules)
         for name, host in sorted(hosts.items(), key=lambda known: (known[0] != this, known[0]))
     ]
+
+
+def _replica(name: str, host: str, own: Sequence[Work], work: Sequence[Work], this: str, rules: str) -> Replica:
+    others = sorted({one.rules for one in own} - {rules, ""})
+    return Replica(name, name == this, host, _shares(own, work), ", ".join(others))
 
 
 def _shares(own: Sequence[Work], everything: Sequence[Work]) -> str:
@@ -87,6 +93,7 @@ def api(work: Work) -> Mapping[str, object]:
         "partition": work.partition.index,
         "owner": work.owner,
         "host": work.host,
+        "rules": work.rules,
         "state": work.state,
         "offset": None if task is None else task.stage.next_offset,
         "lag": None if task is None else task.stage.lag,
