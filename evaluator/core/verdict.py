@@ -13,12 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core import sketch
 from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
 from evaluator.core.event import NO_LATENCY, EpochUs
-from evaluator.core.pane import Counts
+from evaluator.core.pane import CARRY_BITS, Counts
 from evaluator.core.rule import Policy
 
 if TYPE_CHECKING:
@@ -57,12 +58,25 @@ class Totals:
 
 
 class Value(NamedTuple):
-    """What a condition measured: a ratio, microseconds or a count, None with nothing to measure."""
+    """What a condition measured: a ratio, microseconds or a count.
+
+    Kept as two integers in lowest terms, `numerator` None with nothing to measure: a shard remembers hundreds of
+    thousands of them, and reads them all back when it is taken over. `carry` as in a pane: 2^62 of the numerator each.
+    """
 
     name: str
-    value: Fraction | None
+    numerator: int | None
+    denominator: int
     is_latency: bool
     is_estimate: bool
+    carry: int = 0
+
+    @property
+    def value(self) -> Fraction | None:
+        """The number itself, None with nothing to measure."""
+        if self.numerator is None:
+            return None
+        return Fraction((self.carry << CARRY_BITS) + self.numerator, self.denominator)
 
 
 class Window(NamedTuple):
@@ -245,27 +259,32 @@ def min_samples(rule: Rule, condition: Condition) -> int:
 def measure(condition: Condition, sums: Totals) -> Value:
     """The value that a reader is shown."""
     counts = sums.weighted
-    value: Fraction | None = None
+    measured: tuple[int, int] | None = None
     if sample(condition, counts) > 0 or condition.kind is Kind.REQUEST_COUNT:
-        value = _measured(condition, counts, sums)
-    is_latency = condition.kind in {Kind.QUANTILE, Kind.MEAN, Kind.MAX}
-    return Value(condition.name, value, is_latency, condition.kind is Kind.QUANTILE)
+        measured = _measured(condition, counts, sums)
+    is_latency, is_estimate = condition.kind in {Kind.QUANTILE, Kind.MEAN, Kind.MAX}, condition.kind is Kind.QUANTILE
+    if measured is None:
+        return Value(condition.name, None, 1, is_latency, is_estimate)
+    common = gcd(*measured)
+    carry, numerator = divmod(measured[0] // common, 1 << CARRY_BITS)
+    return Value(condition.name, numerator, measured[1] // common, is_latency, is_estimate, carry)
 
 
-def _measured(condition: Condition, counts: Counts, sums: Totals) -> Fraction | None:  # noqa: PLR0911  # a table by kind
+def _measured(condition: Condition, counts: Counts, sums: Totals) -> tuple[int, int] | None:  # noqa: PLR0911  # a table
+    """Numerator and denominator."""
     match condition.kind:
         case Kind.ERROR_RATIO:
-            return Fraction(counts.bad, counts.known)
+            return counts.bad, counts.known
         case Kind.SLOW_RATIO:
-            return Fraction(counts.over[_counted(condition)], counts.lat_n)
+            return counts.over[_counted(condition)], counts.lat_n
         case Kind.ERROR_COUNT:
-            return Fraction(counts.bad)
+            return counts.bad, 1
         case Kind.REQUEST_COUNT:
-            return Fraction(counts.n)
+            return counts.n, 1
         case Kind.MEAN:
-            return Fraction(sums.lat_sum, counts.lat_n)
+            return sums.lat_sum, counts.lat_n
         case Kind.MAX:
-            return Fraction(sums.lat_max)
+            return sums.lat_max, 1
         case Kind.QUANTILE:
             estimate = sketch.quantile(sums.bins or {}, condition.q or Fraction(0))
-            return None if estimate is None else Fraction(estimate)
+            return None if estimate is None else (estimate, 1)

@@ -138,7 +138,7 @@ LAYOUTS = {
     "partial": (1, "cdec5b42e8ab3eff"),
     "state of a shard": (1, "19262ffc3a424e93"),
     "pane": (1, "5247473242072df3"),
-    "alert progress": (1, "31421c7a57e148c4"),
+    "alert progress": (1, "ffc2f42b534674b6"),
 }
 """The schema numbers and, shortened, the hashes of the layouts that stand for them."""
 
