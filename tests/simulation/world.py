@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 START = EpochUs(1_769_558_400 * SECOND)
 TOPICS = Topics("sim")
+PACE = Pace(7, 0.2)
+"""A few records a turn: there are many moments at which something can happen."""
+
 PATIENCE = 2_000
 """Turns after which a run that did not finish is stuck."""
 
@@ -55,13 +58,13 @@ class Cluster:
 
     async def process(
         self, step: Callable[[str], Awaitable[None]] | None = None, *, config: Config | None = None,
-        observer: Observer | None = None, name: str = "evaluator", codecs: Codecs = CODECS,
+        observer: Observer | None = None, name: str = "evaluator", codecs: Codecs = CODECS, pace: Pace = PACE,
     ) -> Worker:  # fmt: skip
         """Start a process; `step` is awaited around everything that it does to the log."""
         log, config = self.log.connect(step=step, name=name), config or self.config
         partitions = await prepare(log, config, TOPICS, self.shards)
         # What a clock tells of blindness has no second opinion to be compared with.
-        world = World(self.shards, SECOND, 5 * SECOND, Pace(7, 0.2), codecs=codecs, telling=None)
+        world = World(self.shards, SECOND, 5 * SECOND, pace, codecs=codecs, telling=None)
         worker = build(log, config, TOPICS, self.clock, world, partitions, observer=observer).worker
         await worker.start()
         return worker
