@@ -167,11 +167,19 @@ async def test_an_empty_and_a_sparse_partition_replay_to_the_same_ids_with_the_r
         def at(minute: int, *, bad: bool) -> list[bytes]:
             return [event(base + minute * MINUTE_US + s * 1_000_000, "goma", bad=bad and s % 2 == 0) for s in range(60)]
 
+        async def trickle() -> None:
+            while True:
+                await service.write([event(base + 6 * MINUTE_US, "bukavu")], partition=0)
+                await asyncio.sleep(1)
+
         for minute in range(6):
             await service.write(at(minute, bad=minute > 2), partition=0)
         await service.write([event(base, "kigali")], partition=2)
-        # Partition 1 stays empty and 2 says nothing more: only the clock can close the windows.
+        # Partition 1 stays empty and 2 says nothing more: only the clock can close the windows. Partition 0 is never
+        # silent for so long that the clock moves it as well, past what it is still to say.
+        trickling = asyncio.create_task(trickle())
         await service.until(1, process)
+        trickling.cancel()
         await service.write([event(base + 6 * MINUTE_US, "kigali", bad=True)], partition=2)
         for minute in range(28, 30):
             await service.write(at(minute, bad=False), partition=0)
@@ -205,7 +213,7 @@ async def test_a_backlog_is_judged_without_a_late_event_by_any_number_of_replica
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     import job  # type: ignore[import-not-found]  # noqa: PLC0415  # a script beside the benchmarks
 
-    made = job.write(tmp_path)
+    made = job.write(tmp_path, 400_000)
     async with Service(kafka, tmp_path, rules=job.RULES, topic="bench-events", partitions=4).running() as service:
         for index, path in enumerate(made.files):
             with path.open("rb") as lines:
@@ -224,5 +232,5 @@ async def test_a_backlog_is_judged_without_a_late_event_by_any_number_of_replica
         late = [await service.metric(process, "evaluator_late_events_total") for process in processes]
         for process in processes:
             await stopped(process)
-        assert firings(await service.alerts()) == Counter({"Errors": 310, "Slow": 1})
+        assert firings(await service.alerts()) == Counter(made.firings)
         assert sum(late) == 0
