@@ -35,7 +35,7 @@ BATCH_BYTES = 512 * 1024
 _ENDING_S = 0.005
 """Between two bumps while the broker still ends the transaction before."""
 
-_AWAY_S = 0.1
+_AWAY_S, _AWAY_MOST_S = 0.1, 1.0
 
 _COORDINATOR = frozenset({14, 15, 16})
 _CONCURRENT = 51
@@ -191,7 +191,7 @@ class KafkaProducer:
         kafka._txn_manager._sequence_numbers.clear()
 
     async def _ask(self, kafka: AIOKafkaProducer) -> Any:  # noqa: ANN401  # aiokafka's responses have generated fields
-        sender = kafka._sender
+        sender, away = kafka._sender, _AWAY_S
         while True:
             try:
                 node = await sender._find_coordinator(CoordinationType.TRANSACTION, self._id)
@@ -199,14 +199,13 @@ class KafkaProducer:
             except UNAUTHORIZED as error:
                 raise translated(error, "write") from error
             except errors.KafkaError:
-                sender._coordinator_dead(CoordinationType.TRANSACTION)
-                await asyncio.sleep(_AWAY_S)
-                continue
-            if answer.error_code == _CONCURRENT:
+                answer = None
+            if answer is not None and answer.error_code == _CONCURRENT:
                 await asyncio.sleep(_ENDING_S)
-            elif answer.error_code in _COORDINATOR:
+            elif answer is None or answer.error_code in _COORDINATOR:
                 sender._coordinator_dead(CoordinationType.TRANSACTION)
-                await asyncio.sleep(_AWAY_S)
+                await asyncio.sleep(away)
+                away = min(2 * away, _AWAY_MOST_S)
             else:
                 return answer
 
