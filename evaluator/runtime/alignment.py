@@ -36,11 +36,19 @@ class Alignment:
         for name in self._judged:
             # Without rules nothing is held between partitions, and no shard hears of the watermark.
             of_source = [stage for stage in stages if stage.source.name == name]
-            known = self._known(name)
-            slowest = min((stage.watermark for stage in of_source), default=BEGINNING)
-            limit = (known if known > BEGINNING else slowest) + self._max_skew
+            limit = self._behind(name, of_source) + self._max_skew
             for stage in of_source:
-                if slowest > BEGINNING and stage.watermark > limit:
+                if stage.watermark > limit:
                     self._crew.hold(stage.input, REASON)
                 else:
                     self._crew.release(stage.input, REASON)
+
+    def _behind(self, source: str, stages: Sequence[AggregateStage]) -> EpochUs:
+        """Up to where the source is decided, as far as we know.
+
+        A shard of ours knows; else it is not before the slowest of our partitions. While one of them has had no event
+        nothing is decided at all, and what is kept begins with the first event of the others.
+        """
+        slowest = min((stage.watermark for stage in stages), default=BEGINNING)
+        first = min((stage.first for stage in stages if stage.first is not None), default=BEGINNING)
+        return next((one for one in (self._known(source), slowest) if one > BEGINNING), first)
