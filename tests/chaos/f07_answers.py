@@ -63,6 +63,7 @@ class Round:
             self._here.proxy.add(toxic)
         for _ in range(3):
             neighbour = self._here.place.begin(HURRIED, proxied=False)
+            await self._here.place.at_work(neighbour)
             await self._until(toxics, limit_s=6.0, least_s=2.5)
             # Who connects anew asks where everything is.
             self._here.proxy.cut()
