@@ -30,6 +30,7 @@ from evaluator.runtime.log import kafka_client
 from evaluator.runtime.log.kafka import KafkaLog
 from evaluator.runtime.log.kafka_client import Patience
 from evaluator.runtime.settings import load
+from evaluator.wire.codecs import CODECS, Codecs
 from evaluator.wire.config.load import load_rules
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Harm:
     value, for limits that would take minutes. `hooks`: at which moment of the log (`log.read:before`) to sleep
     (`sleep_s`), to block the loop (`block_s`) or to be killed (`kills`), how often (`times`), after how many times
     (`after`). `group`: added to the names of the groups, so that this process alone believes to own everything.
+    `release`: "next" is one after this, with other schemas (`support.next_release`).
     `usr1`: what SIGUSR1 does: `end:TASK` of the Kafka client, `files:N` and `memory:BYTES` set limits,
     `block:SECONDS` blocks the loop.
     """
@@ -59,6 +61,7 @@ class Harm:
         self.constants: dict[str, float] = wish.get("constants", {})
         self.usr1: str | None = wish.get("usr1")
         self.group: str = wish.get("group", "")
+        self.codecs = _next_release() if wish.get("release") == "next" else CODECS
         self._hooks: list[dict[str, Any]] = wish.get("hooks", [])
         self._done = [0] * len(self._hooks)
 
@@ -136,6 +139,14 @@ def _readers() -> list[Any]:
     return found
 
 
+def _next_release() -> Codecs:
+    """Read only where it is asked for: it is no part of the program."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    release: Any = importlib.import_module("support.next_release")
+    codecs: Codecs = release.NEXT
+    return codecs
+
+
 def _block(seconds: float) -> None:
     time.sleep(seconds)  # the whole loop, on purpose
 
@@ -172,7 +183,8 @@ async def main() -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _strike, harm.usr1, fragile)
     try:
         await fragile.start()
-        return await run(Run(load_rules([Path(rules)]), settings, fragile, lambda _: None))
+        config = load_rules([Path(rules)])
+        return await run(Run(config, settings, fragile, lambda _: None, codecs=harm.codecs))
     finally:
         await fragile.close()
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kafka.service import RULES
+from support.next_release import NEXT
 
 from chaos.ground import HURRIED, ground, traffic
 from chaos.scenario import Outcome, Scenario, Size
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WHAT = "a rolling upgrade to rules with a later revision over three replicas; one revision with two configurations"
+
+SCHEMA = "a rolling upgrade to a release with other state schemas, back, again, finalized; then the old one is refused"
 
 OLD = RULES.replace("version: 1\n", "version: 1\nrevision: 1\n", 1)
 
@@ -69,4 +72,36 @@ async def run(folder: Path, size: Size) -> Outcome:
         )  # fmt: skip
 
 
-SCENARIOS = (Scenario("F15", WHAT, run),)
+async def schema(folder: Path, _size: Size) -> Outcome:
+    """There, back, there again, finalized, and the old one once more."""
+    async with ground(folder, partitions=3) as here:
+        place = here.place
+        place.codecs = NEXT
+        replicas = [place.begin(HURRIED) for _ in range(3)]
+        worst = 0.0
+
+        async def replaced(what: str, harm: dict[str, Any], **settings: Any) -> float:
+            for old in list(replicas):
+                fresh = place.begin(harm, **settings)
+                await place.at_work(fresh)
+                old.signal(signal.SIGTERM)
+                await place.gone(f"{what}: a replaced replica", old, 0, limit_s=60.0)
+                replicas.remove(old)
+                replicas.append(fresh)
+            return await place.caught_up(what, *replicas)
+
+        following = {**HURRIED, "release": "next"}
+        async with traffic(place):
+            await place.at_work(*replicas)
+            # Until it is finalized, the next release writes what this one reads.
+            worst = max(worst, await replaced("the next release", following))
+            worst = max(worst, await replaced("back again", HURRIED))
+            worst = max(worst, await replaced("the next release again", following))
+            worst = max(worst, await replaced("finalized", following, state={"finalize": True}))
+            refused = place.begin(HURRIED)
+            await place.gone("this release on newer state", refused, 78, says="schema")
+            worst = max(worst, await place.caught_up("after the refusal", *replicas))
+        return await place.verdict("F15-schema", SCHEMA, *replicas, runs=12, faults=13, recovery_s=worst)
+
+
+SCENARIOS = (Scenario("F15", WHAT, run), Scenario("F15-schema", SCHEMA, schema))
