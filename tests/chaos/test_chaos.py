@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-QUICK = ("F1", "F2-one", "F3", "F5", "F10")
-"""Those that take seconds: the ordinary tests have to end within minutes."""
+QUICK = ("F1", "F2-one", "F10")
+"""Those that take seconds and that `tests/kafka` does not have in another form: the ordinary tests must end in minutes."""
 
 
 @pytest.mark.parametrize("scenario", [s for s in scenarios() if s.name in QUICK], ids=lambda scenario: scenario.name)
