@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 QUICK = ("F1", "F2-one", "F10")
-"""Those that take seconds and that `tests/kafka` does not have in another form: the ordinary tests must end in minutes."""
+"""Those that take seconds and have no other form in `tests/kafka`: the ordinary tests have to end within minutes."""
 
 
 @pytest.mark.parametrize("scenario", [s for s in scenarios() if s.name in QUICK], ids=lambda scenario: scenario.name)
