@@ -28,7 +28,7 @@ from evaluator.wire.progress import LastRecord, SourceProgress
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from evaluator.core.partial import ClockDecision, Partial
     from evaluator.core.rule import Source
@@ -69,7 +69,8 @@ class Observed(NamedTuple):
 class AggregateStage:
     """One source partition. `decisions` are the recorded ones of an earlier run, for a replay.
 
-    `from_end`: a partition that was never read begins at its end instead of its beginning (`start: latest`).
+    `original`, with `start: latest`: how many partitions the source had at its first run. Those begin at their end when
+    they are read first; one that was added later at its beginning, for everything in it is news.
     """
 
     name = "aggregate"
@@ -77,7 +78,7 @@ class AggregateStage:
     def __init__(
         self, config: Config, source: str, partition: int, partitions: int, shards: int, topics: Topics,
         timing: Timing, tallies: Counter[tuple[str, ...]], decisions: Sequence[ClockDecision] = (),
-        codecs: Codecs = CODECS, *, from_end: bool = False,
+        codecs: Codecs = CODECS, original: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
         self.tallies = tallies
         self.lag = 0
@@ -86,7 +87,8 @@ class AggregateStage:
         self.own = Partition(topics.progress(source), partition)
         self.transactional_id = f"{topics.app_id}.aggregate.{source}.{partition}"
         self._rules, self._topics, self._shards, self._timing = config.rules, topics, shards, timing
-        self._codecs, self._from_end = codecs, from_end
+        self._codecs, self._original_count = codecs, original
+        self._original = 0
         self._decoder = SourceDecoder(config.sources[source])
         self._steps = sorted({rule.every for rule in config.rules.rules.values() if self._is_ours(rule.surface)})
         self._aggregator = self._fresh(partitions, 0)
@@ -141,7 +143,8 @@ class AggregateStage:
         progress = self._newest(records)
         self._progress = progress
         if progress is None:
-            self._read_from = bounds[1 if self._from_end else 0]
+            self._original = 0 if self._original_count is None else self._original_count()
+            self._read_from = bounds[1 if self.input.index < self._original else 0]
             self._aggregator = self._fresh(self._aggregator.partitions, self._read_from)
             return
         progress = self._without_lost(progress, bounds[0])
@@ -149,7 +152,7 @@ class AggregateStage:
         partitions = max(self._aggregator.partitions, progress.partitions)
         self._aggregator = self._fresh(partitions, progress.next_offset, replace(progress.time))
         self._aggregator.newest_pane_end = progress.newest_pane_end
-        self._last = progress.last
+        self._last, self._original = progress.last, progress.original
         self._clock_rejected = [FutureRejection(*place) for place in progress.clock_rejected]
         self._known_future |= set(progress.clock_rejected)
         self._prime_until = progress.next_offset
@@ -384,7 +387,7 @@ class AggregateStage:
             sequence=sequence, topic=self.input.topic, partitions=self._aggregator.partitions,
             next_offset=position.next_offset, time=replace(position.time), newest_pane_end=position.newest_pane_end,
             sent=sent, revision=self._rules.revision, config=self._rules.hash, shards=self._shards, last=self._last,
-            clock_rejected=tuple((r.offset, r.index) for r in self._clock_rejected),
+            clock_rejected=tuple((r.offset, r.index) for r in self._clock_rejected), original=self._original,
         )  # fmt: skip
 
     def _progress_record(self, progress: SourceProgress) -> Outgoing:

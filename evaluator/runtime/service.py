@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator import __version__
@@ -74,17 +75,27 @@ def build(
         telling=None if world.is_replay else world.telling,
     )  # fmt: skip
 
-    growing = Growing(log, topics, by_topic, partitions)
+    latest = {name for name in partitions if config.sources[name].start == "latest" and timing.uses_clock}
+    growing = Growing(log, topics, by_topic, partitions, latest, world.codecs.source_progress)
 
     def aggregate(partition: Partition) -> Stage:
         source = by_topic[partition.topic]
         recorded = (decisions or {}).get((source, partition.index), ())
         count = growing.count_with(partition)
-        is_latest = config.sources[source].start == "latest" and timing.uses_clock
+        original = partial(growing.original, source) if source in latest else None
         return AggregateStage(
-            config, source, partition.index, count, world.shards, topics, timing, tallies, recorded, world.codecs,
-            from_end=is_latest and not growing.is_added(partition),
-        )  # fmt: skip
+            config,
+            source,
+            partition.index,
+            count,
+            world.shards,
+            topics,
+            timing,
+            tallies,
+            recorded,
+            world.codecs,
+            original,
+        )
 
     def evaluate(partition: Partition) -> Stage:
         return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies, world.codecs)

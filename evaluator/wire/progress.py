@@ -25,7 +25,8 @@ class SourceProgress:
 
     `sent` is, per shard, the `end` of the last partial that was sent to it. `newest_pane_end` is the end of
     the newest pane that was filled under any configuration so far. `clock_rejected` are the
-    (offset, event) that only the clock rejected among the records that deduplication reads again.
+    (offset, event) that only the clock rejected among the records that deduplication reads again. `original` is how
+    many partitions the source had at its first run: one with a higher number was added.
     """
 
     sequence: int
@@ -40,6 +41,7 @@ class SourceProgress:
     shards: int
     last: LastRecord | None = None
     clock_rejected: tuple[tuple[int, int], ...] = ()
+    original: int = 0
 
 
 CODEC = Codec("progress of a source partition", 1, Form(SourceProgress))

@@ -51,14 +51,23 @@ def folder(tmp_path: Path) -> Path:
 
 def stage(
     folder: Path, *, decisions: Sequence[ClockDecision] = (), clock: bool = True, shards: int = 2, revision: int = 0,
-    dedup: int = 0, threshold: int = 1, accepts_loss: bool = False, from_end: bool = False,
+    dedup: int = 0, threshold: int = 1, accepts_loss: bool = False, original: int | None = None,
 ) -> AggregateStage:  # fmt: skip
     """A stage of partition 0 of 1 that has begun afresh."""
     path = folder / "rules.yaml"
     path.write_text(RULES.format(revision=revision, dedup=dedup, threshold=threshold))
     timing = Timing(SECOND, uses_clock=clock, accepts_loss=accepts_loss)
     return AggregateStage(
-        load_rules([path]), "events", 0, 1, shards, Topics("app"), timing, Counter(), decisions, from_end=from_end
+        load_rules([path]),
+        "events",
+        0,
+        1,
+        shards,
+        Topics("app"),
+        timing,
+        Counter(),
+        decisions,
+        original=None if original is None else lambda: original,
     )
 
 
@@ -339,14 +348,20 @@ def test_a_batch_of_bad_events_is_one_dead_letter(folder: Path) -> None:
 
 
 def test_from_the_end_is_about_the_first_run_only(folder: Path) -> None:
-    first = stage(folder, from_end=True)
+    first = stage(folder, original=1)
     first.restore([], (3, 7), None)
     assert first.next_offset == 7
     stored = progress_of(first)
     # Fifty records have come since.
-    again = stage(folder, from_end=True)
+    again = stage(folder, original=1)
     again.restore(stored, (3, 57), None)
     assert again.next_offset == 7
     again.apply(fetched(record(7, 0), at=0))
     (told, _) = partials(again)
     assert told.time.covered == EpochUs(START + 5 * SECOND)  # not before: earlier records were not read
+
+
+def test_a_partition_that_was_added_after_the_first_run_is_read_from_its_beginning(folder: Path) -> None:
+    added = stage(folder, original=0)
+    added.restore([], (3, 7), None)
+    assert added.next_offset == 3

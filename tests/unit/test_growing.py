@@ -53,18 +53,6 @@ def test_a_process_that_started_after_the_growth_makes_the_place_too() -> None:
     assert run_virtual(main()) == 3
 
 
-def test_what_had_no_place_was_added_after_the_first_run() -> None:
-    async def main() -> list[bool]:
-        log = await log_with(4, 2)
-        growing = Growing(log, TOPICS, {"t": "calls"}, {"calls": 4})
-        places = [Partition("t", index) for index in (0, 2, 3)]
-        for place in places:
-            await growing.prepare(place)
-        return [growing.is_added(place) for place in places]
-
-    assert run_virtual(main()) == [False, True, True]
-
-
 def test_without_the_right_the_message_says_what_to_do() -> None:
     async def main() -> None:
         log = Forbidding(await log_with(3, 2))

@@ -134,7 +134,7 @@ def test_a_body_of_another_type_is_refused_in_words() -> None:
 
 
 LAYOUTS = {
-    "progress of a source partition": (1, "86fe125d322fdb08"),
+    "progress of a source partition": (1, "fbe940c61408d80f"),
     "partial": (1, "cdec5b42e8ab3eff"),
     "state of a shard": (1, "19262ffc3a424e93"),
     "pane": (1, "5247473242072df3"),
