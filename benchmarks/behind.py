@@ -69,13 +69,13 @@ async def create(bootstrap: str, topic: str) -> None:
 
 def read(process: subprocess.Popen[bytes], wanted: int) -> int:
     """Wait until `wanted` records were read, or none more for a while; how many were."""
-    seen, since = 0, time.monotonic()
+    seen, since = 0, time.monotonic() + QUIET_S  # until it has started
     while process.poll() is None and time.monotonic() - since < QUIET_S and seen < wanted:
         try:
             now = int(_records(_scrape()))
         except OSError:
             now = 0
-        if now != seen or not now:
+        if now != seen:
             seen, since = now, time.monotonic()
         time.sleep(0.25)
     return seen

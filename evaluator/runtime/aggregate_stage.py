@@ -290,11 +290,6 @@ class AggregateStage:
         self._aggregator.idle(until)
 
     @property
-    def first(self) -> EpochUs | None:
-        """The time of the first accepted event, None before it."""
-        return self._aggregator.time.first
-
-    @property
     def newest(self) -> EpochUs | None:
         """The largest accepted event time, None before the first event."""
         return self._aggregator.newest

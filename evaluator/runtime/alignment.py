@@ -29,6 +29,7 @@ class Alignment:
         self._crew, self._known = crew, known
         self._judged = sorted({rules.surfaces[rule.surface].source for rule in rules.rules.values()})
         longest = max((rule.window for rule in rules.rules.values()), default=0)
+        self._stood: dict[str, EpochUs] = {}
         self._max_skew = rules.max_skew if rules.max_skew is not None else max(HOUR, 2 * longest)
 
     def align(self, stages: Sequence[AggregateStage]) -> None:
@@ -46,9 +47,13 @@ class Alignment:
     def _behind(self, source: str, stages: Sequence[AggregateStage]) -> EpochUs:
         """Up to where the source is decided, as far as we know.
 
-        A shard of ours knows; else it is not before the slowest of our partitions. While one of them has had no event
-        nothing is decided at all, and what is kept begins with the first event of the others.
+        A shard of ours knows; else it is not before the slowest of our partitions. While one of those has had no event
+        the source may stand still, and what is kept begins about where the others stood when that was seen first.
         """
         slowest = min((stage.watermark for stage in stages), default=BEGINNING)
-        first = min((stage.first for stage in stages if stage.first is not None), default=BEGINNING)
-        return next((one for one in (self._known(source), slowest) if one > BEGINNING), first)
+        for told in (self._known(source), slowest):
+            if told > BEGINNING:
+                self._stood.pop(source, None)
+                return told
+        others = [stage.watermark for stage in stages if stage.watermark > BEGINNING]
+        return self._stood.setdefault(source, min(others)) if others else BEGINNING

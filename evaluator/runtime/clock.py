@@ -100,7 +100,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = 0.0
         super().__init__(_JumpingSelector(self))
-        # asyncio calls a timer due that is this close. After 97 days its nanosecond is lost in a sum of two floats, and
+        # asyncio calls a timer due that is this close. After 194 days its nanosecond is lost in a sum of floats, and
         # a timer that is due now never is.
         self._clock_resolution = 1e-7
 

@@ -77,20 +77,27 @@ class Fleet:
 
     async def look(self) -> None:
         """Ask the groups once."""
+        said = []
         for crew in (self._worker.aggregate, self._worker.evaluate):
             try:
                 self._owners[crew.name] = await self._log.owners(crew.name)
             except (KafkaUnreachable, NotAuthorized) as error:
                 self._owners[crew.name] = {}
                 log.info("fleet.unknown", group=crew.name, reason=str(error))
-        self._tell(self.others())
+            said.append(bool(self._owners[crew.name]))
+        if all(said):
+            # Without an answer, or while a group is rebalanced, nobody knows who is there.
+            self._tell(self._found())
 
     def others(self) -> dict[str, str]:
-        """The processes that judge by other rules than we do, and the hash of those.
+        """The processes that judged by other rules than we do when both groups were last seen, and the hash of those.
 
         A rolling change of the rules has some for as long as it lasts. Two fleets under one `app_id` have them for
         good: each takes partitions of the other, and what fires is by whoever has the shard.
         """
+        return self._others
+
+    def _found(self) -> dict[str, str]:
         owners = (owner for of_group in self._owners.values() for owner in of_group.values())
         return {owner.name: owner.note for owner in owners if owner.note not in {self._rules, ""}}
 
@@ -115,7 +122,7 @@ class Fleet:
                 task, owner = crew.tasks.get(partition), owners.get(partition)
                 name = self.name if task is not None or owner is None else owner.name
                 host = None if task is not None or owner is None else owner.host
-                rules = self._rules if host is None else owner.note if owner is not None else ""
+                rules = self._rules if task is not None or owner is None else owner.note
                 rows.append(Work(stage, partition, name, host, self._watermark(stage, partition, task), task, rules))
         return rows
 

@@ -177,9 +177,10 @@ async def test_an_empty_and_a_sparse_partition_replay_to_the_same_ids_with_the_r
         await service.write([event(base, "kigali")], partition=2)
         # Partition 1 stays empty and 2 says nothing more: only the clock can close the windows. Partition 0 is never
         # silent for so long that the clock moves it as well, past what it is still to say.
-        trickling = asyncio.create_task(trickle())
-        await service.until(1, process)
-        trickling.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            trickling = tasks.create_task(trickle())
+            await service.until(1, process)
+            trickling.cancel()
         await service.write([event(base + 6 * MINUTE_US, "kigali", bad=True)], partition=2)
         for minute in range(28, 30):
             await service.write(at(minute, bad=False), partition=0)

@@ -102,6 +102,10 @@ def test_replicas_that_judge_by_other_rules_are_seen_and_told_once(config: Confi
                 await fleet.look()
             assert fleet.others() == {"rival": other.rules.hash}
             assert {row.rules for row in fleet.work()} == {config.rules.hash, other.rules.hash}
+            # While a group is rebalanced nobody knows who is there: that is no end of it.
+            cluster.log._cluster.group(workers[0].aggregate.name).rebalance()  # noqa: SLF001  # as a new member does
+            await fleet.look()
+            assert fleet.others() == {"rival": other.rules.hash}
             for crew in (rival.aggregate, rival.evaluate):
                 await crew.consumer.stop()
             for _ in range(400):

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 
 VERSION = 0
+"""Of Kafka's consumer protocol."""
 
 
-class Claim(msgspec.Struct):
+class Claim(msgspec.Struct, frozen=True):
     """What a member tells the leader. `round`: how many assignments the group had made when it got this one.
 
     `note` is for whoever looks at the group.
@@ -49,6 +50,21 @@ class Claim(msgspec.Struct):
 _ENCODER, _CLAIMS, _ROUNDS = msgspec.json.Encoder(), msgspec.json.Decoder(Claim), msgspec.json.Decoder(int)
 
 
+def claim_of(user_data: bytes | None) -> Claim:
+    """What a member sent; nothing where it is not ours to read. It costs moves at most, so nobody may fail over it."""
+    try:
+        return _CLAIMS.decode(user_data or b"")
+    except msgspec.DecodeError:
+        return Claim()
+
+
+def _round_of(user_data: bytes | None) -> int:
+    try:
+        return _ROUNDS.decode(user_data or b"")
+    except msgspec.DecodeError:
+        return 0
+
+
 class StickyAssignor:
     """Stands in for aiokafka's assignor classes, an instance for each consumer."""
 
@@ -63,14 +79,14 @@ class StickyAssignor:
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """What this member was given."""
-        self._last = Claim(_ROUNDS.decode(assignment.user_data), list(assignment.assignment), self._last.note)
+        self._last = Claim(_round_of(assignment.user_data), list(assignment.assignment), self._last.note)
 
     @staticmethod
     def assign(
         cluster: Topics, members: Mapping[str, ConsumerProtocolMemberMetadata]
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
         """As the group's leader: everybody's share. A topic that is unknown is nobody's for now."""
-        claims = {name: _CLAIMS.decode(member.user_data) for name, member in members.items()}
+        claims = {name: claim_of(member.user_data) for name, member in members.items()}
         owners: dict[Partition, str] = {}
         for name in sorted(claims, key=lambda name: (claims[name].round, name)):
             owners.update(dict.fromkeys(claims[name].partitions(), name))
@@ -92,7 +108,7 @@ def note_of(protocol: str, metadata: bytes) -> str:
     """What a member of a group gave as its note; "" where its assignor is another one."""
     if protocol != StickyAssignor.name or not metadata:
         return ""
-    return _CLAIMS.decode(ConsumerProtocolMemberMetadata.decode(metadata).user_data).note
+    return claim_of(ConsumerProtocolMemberMetadata.decode(metadata).user_data).note
 
 
 def _by_topic(share: Iterable[Partition]) -> list[tuple[str, list[int]]]:

@@ -36,6 +36,7 @@ _ENDING_S = 0.005
 """Between two bumps while the broker still ends the transaction before."""
 
 _AWAY_S, _AWAY_MOST_S = 0.1, 1.0
+"""The pause after a coordinator that is not there, doubled each time: its return is noticed that late at the most."""
 
 _COORDINATOR = frozenset({14, 15, 16})
 _CONCURRENT = 51
