@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -184,8 +185,9 @@ async def multiply(bootstrap: str, rules: Path, made: Topics, topics: Topics, ti
     await log.create([TopicSpec(source.topic, 1, retention_ms=-1), *topics.specs(SHARDS, {"events": 1})])
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=900_000, linger_ms=20)
     await producer.start()
-    await producer.send(topics.progress("events"), (await log.read(Partition(made.progress("events"), 0)))[-1].value,
-                        progress_wire.key_of(0), 0)  # fmt: skip
+    stored = (await log.read(Partition(made.progress("events"), 0)))[-1].value
+    progress = replace(progress_wire.decode(stored), topic=source.topic, config=config.rules.hash)
+    await producer.send(topics.progress("events"), progress_wire.encode(progress), progress_wire.key_of(0), 0)
     for shard in range(SHARDS):
         for record in await log.read(Partition(made.partials, shard)):
             await producer.send(topics.partials, record.value, record.key, shard)
