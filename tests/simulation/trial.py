@@ -313,6 +313,7 @@ class Trial:
         if self.clock.monotonic() < self.scheduler.outage_until + APART_S:
             return
         self.counts["outage"] += 1
+        self.log.outage()
         self.scheduler.outage_until = self.clock.monotonic() + self.rng.choice((1.0, 5.0, 9.0, 14.0, 20.0))
 
     async def _too_large(self) -> None:

@@ -200,6 +200,10 @@ class MemoryLog:
 
     # What only a cluster in memory offers, for the demo and for tests.
 
+    def outage(self) -> None:
+        """The brokers are away for a while: fetches in the background of any client fail."""
+        self._cluster.outages += 1
+
     async def compact(self) -> None:
         """Compact every compacted topic now."""
         self._cluster.compact()

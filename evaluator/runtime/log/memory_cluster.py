@@ -92,6 +92,8 @@ class Cluster:
         self._session_timeout_s = session_timeout_s
         self.max_record_bytes = max_record_bytes
         self._compact_every = compact_every
+        self.outages = 0
+        """How often all brokers were away. A real client fetches in the background, and its attempts fail meanwhile."""
         self._topics: dict[str, _Topic] = {}
         self._compacted: set[str] = set()
         self._groups: dict[str, Group] = {}

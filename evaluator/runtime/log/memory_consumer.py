@@ -33,6 +33,7 @@ class MemoryConsumer:
         self._positions: dict[Partition, int | None] = {}
         self._paused: set[Partition] = set()
         self._failed: set[Partition] = set()
+        self._outages = cluster.outages
         self._turn = 0
         self._wake = asyncio.Event()
 
@@ -68,6 +69,8 @@ class MemoryConsumer:
                 break
             await self._wait(left)
             await self._steps.at("consumer.poll:woken")
+        # Only now: what was fetched before a wait nobody was told of.
+        self._failed -= fetched.keys()
         self._steps.note("consumer.poll", self._name, *(_summary(*entry) for entry in fetched.items()))
         await self._steps.at("consumer.poll:after")
         return fetched
@@ -142,6 +145,10 @@ class MemoryConsumer:
 
     def _fetch(self, max_records: int) -> dict[Partition, Fetched]:
         at = self._cluster.clock.now()
+        if self._outages < self._cluster.outages:
+            # Also where nobody polled in between.
+            self._failed.update(self._positions)
+            self._outages = self._cluster.outages
         wanted = self._in_turn()
         available = [log.available(position) for _, log, position in wanted]
         fetched: dict[Partition, Fetched] = {}
@@ -153,7 +160,6 @@ class MemoryConsumer:
                 fetched[partition] = Fetched(records, after, log.end, at, partition not in self._failed)
         for partition, one in fetched.items():
             self._positions[partition] = one.next_offset
-        self._failed -= fetched.keys()
         return fetched
 
     def _in_turn(self) -> list[tuple[Partition, PartitionLog, int]]:
