@@ -165,7 +165,11 @@ class Fleet:
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             seen = await self.look()
-            if seen.is_whole() and len(seen.shards) == SHARDS and min(seen.shards.values()) > since * 1e6:
+            # A replica that joins is in the groups once it has work.
+            is_shared = seen.is_whole() and len({pid for owners in seen.owners.values() for pid in owners}) == len(
+                self.replicas
+            )
+            if is_shared and len(seen.shards) == SHARDS and min(seen.shards.values()) > since * 1e6:
                 return seen
             await asyncio.sleep(LOOK_S)
         sys.exit(f"not everything was evaluated within {LIMIT_S:.0f} s")
