@@ -83,6 +83,13 @@ class Seen(NamedTuple):
     shards: dict[Place, int]
     restores: dict[int, int]
 
+    def at_work(self) -> int:
+        """How many replicas have something of both stages: one that joins is in the two groups one after the other."""
+        by_topic: dict[str, set[int]] = {}
+        for (topic, _), owners in self.owners.items():
+            by_topic.setdefault(topic, set()).update(owners)
+        return len(set[int].intersection(*by_topic.values())) if by_topic else 0
+
     def is_whole(self) -> bool:
         """Whether everything runs, each partition once."""
         return len(self.owners) == PARTITIONS + SHARDS and all(len(owners) == 1 for owners in self.owners.values())
@@ -165,11 +172,12 @@ class Fleet:
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             seen = await self.look()
-            # A replica that joins is in the groups once it has work.
-            is_shared = seen.is_whole() and len({pid for owners in seen.owners.values() for pid in owners}) == len(
-                self.replicas
-            )
-            if is_shared and len(seen.shards) == SHARDS and min(seen.shards.values()) > since * 1e6:
+            if (
+                seen.is_whole()
+                and seen.at_work() == len(self.replicas)
+                and len(seen.shards) == SHARDS
+                and min(seen.shards.values()) > since * 1e6
+            ):
                 return seen
             await asyncio.sleep(LOOK_S)
         sys.exit(f"not everything was evaluated within {LIMIT_S:.0f} s")
