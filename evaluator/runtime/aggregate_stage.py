@@ -159,8 +159,7 @@ class AggregateStage:
         self._read_from = max(bounds[0], progress.next_offset - self.source.dedup)
 
     def _newest(self, records: Sequence[Record]) -> SourceProgress | None:
-        stored = next((record.value for record in reversed(records) if record.value is not None), None)
-        return None if stored is None else progress_wire.decode(stored, self._codecs.source_progress)
+        return progress_wire.newest([record.value for record in records], self._codecs.source_progress)
 
     def _without_lost(self, progress: SourceProgress, beginning: int) -> SourceProgress:
         """Where the user accepts it, go on behind what was deleted: nothing before the next event is covered."""

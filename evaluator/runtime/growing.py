@@ -72,7 +72,8 @@ class Growing:
         """What the progress of any partition says; where there is none, this is the first run."""
         progress = self._topics.progress(source)
         for index in range(await self._log.partitions(progress)):
-            stored = [record.value for record in await self._log.read(Partition(progress, index)) if record.value]
-            if stored:
-                return progress_wire.decode(stored[-1], self._codec).original
+            records = await self._log.read(Partition(progress, index))
+            sibling = progress_wire.newest([record.value for record in records], self._codec)
+            if sibling is not None:
+                return sibling.original
         return await self._log.partitions(topic)

@@ -84,18 +84,9 @@ def build(
         count = growing.count_with(partition)
         original = partial(growing.original, source) if source in latest else None
         return AggregateStage(
-            config,
-            source,
-            partition.index,
-            count,
-            world.shards,
-            topics,
-            timing,
-            tallies,
-            recorded,
-            world.codecs,
+            config, source, partition.index, count, world.shards, topics, timing, tallies, recorded, world.codecs,
             original,
-        )
+        )  # fmt: skip
 
     def evaluate(partition: Partition) -> Stage:
         return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies, world.codecs)

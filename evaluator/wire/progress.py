@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from evaluator.core.event import EpochUs
 from evaluator.core.watermark import PartitionTime
 from evaluator.wire.stored import Codec, Form
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,12 @@ def key_of(partition: int) -> bytes:
 def encode(progress: SourceProgress, codec: Codec = CODEC) -> bytes:
     """The value of a progress record."""
     return codec.encode(progress)
+
+
+def newest(values: Sequence[bytes | None], codec: Codec = CODEC) -> SourceProgress | None:
+    """The progress of a partition whose records have these values, oldest first; None without any. As `decode`."""
+    stored = next((value for value in reversed(values) if value is not None), None)
+    return None if stored is None else decode(stored, codec)
 
 
 def decode(value: bytes, codec: Codec = CODEC) -> SourceProgress:

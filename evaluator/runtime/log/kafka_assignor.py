@@ -47,22 +47,18 @@ class Claim(msgspec.Struct, frozen=True):
         return [Partition(topic, index) for topic, indexes in self.held for index in indexes]
 
 
-_ENCODER, _CLAIMS, _ROUNDS = msgspec.json.Encoder(), msgspec.json.Decoder(Claim), msgspec.json.Decoder(int)
+_ENCODER, _CLAIMS = msgspec.json.Encoder(), msgspec.json.Decoder(Claim)
 
 
 def claim_of(user_data: bytes | None) -> Claim:
-    """What a member sent; nothing where it is not ours to read. It costs moves at most, so nobody may fail over it."""
+    """What a member sent, or the leader with a share; nothing where it is not ours to read.
+
+    It costs moves at most, so nobody may fail over it.
+    """
     try:
         return _CLAIMS.decode(user_data or b"")
     except msgspec.DecodeError:
         return Claim()
-
-
-def _round_of(user_data: bytes | None) -> int:
-    try:
-        return _ROUNDS.decode(user_data or b"")
-    except msgspec.DecodeError:
-        return 0
 
 
 class StickyAssignor:
@@ -79,7 +75,7 @@ class StickyAssignor:
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """What this member was given."""
-        self._last = Claim(_round_of(assignment.user_data), list(assignment.assignment), self._last.note)
+        self._last = Claim(claim_of(assignment.user_data).round, list(assignment.assignment), self._last.note)
 
     @staticmethod
     def assign(
@@ -98,7 +94,7 @@ class StickyAssignor:
             Partition(topic, index) for topic in topics for index in sorted(cluster.partitions_for_topic(topic) or ())
         ]
         shares = share_out(partitions, {name: (members[name].subscription, held) for name, held in had.items()})
-        number = _ENCODER.encode(1 + max(claim.round for claim in claims.values()))
+        number = _ENCODER.encode(Claim(1 + max(claim.round for claim in claims.values())))
         return {
             name: ConsumerProtocolMemberAssignment(VERSION, _by_topic(share), number) for name, share in shares.items()
         }
