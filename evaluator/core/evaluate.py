@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator.core.alert import Transition, key_of, labels_of
 from evaluator.core.decide import Progress, Turn, Walk, turn_of
 from evaluator.core.event import DurationUs, EpochUs, SeriesKey, overflow_of
-from evaluator.core.pane import Pane
+from evaluator.core.pane import Pane, Panes, Sealed
 from evaluator.core.partial import Origin
 from evaluator.core.rule import Rule, Surface
 from evaluator.core.streak import Phase, Reason
@@ -103,7 +103,7 @@ class Snapshot:
 
     sources: dict[str, SourceState] = field(default_factory=dict)
     rules: dict[str, KnownRule] = field(default_factory=dict)
-    panes: dict[PaneId, Pane] = field(default_factory=dict)
+    panes: dict[PaneId, Pane | Sealed] = field(default_factory=dict)
     progress: dict[ProgressId, Progress] = field(default_factory=dict)
     totals: dict[SeriesKey, Totals] = field(default_factory=dict)
 
@@ -130,9 +130,19 @@ class _Series:
     __slots__ = ("panes", "progress", "totals")
 
     def __init__(self) -> None:
-        self.panes: dict[DurationUs, dict[int, Pane]] = {}
+        self.panes: dict[DurationUs, Panes] = {}
         self.progress: dict[str, Progress] = {}
         self.totals = Totals()
+
+    def of_step(self, step: DurationUs) -> Panes:
+        """The panes of a step."""
+        panes = self.panes.get(step)
+        if panes is None:
+            panes = self.panes[step] = Panes()
+        return panes
+
+
+_NO_PANES = Panes()
 
 
 class Evaluator:
@@ -196,9 +206,9 @@ class Evaluator:
             turn = turn_of(progress, reason, at, progress.streak)
             self._ended.append(_transition(before.rule, before.surface, place.series, turn))
 
-    def _restore_pane(self, pane_id: PaneId, pane: Pane) -> None:
+    def _restore_pane(self, pane_id: PaneId, pane: Pane | Sealed) -> None:
         if self._fits(pane_id.series) and pane_id.step in self._steps[pane_id.series.surface]:
-            self._of(pane_id.series).panes.setdefault(pane_id.step, {})[pane_id.slot] = pane
+            self._of(pane_id.series).of_step(pane_id.step)[pane_id.slot] = pane
         else:
             self._changed_panes.add(pane_id)
 
@@ -268,7 +278,7 @@ class Evaluator:
         for cell in on_time:
             if cell.step not in self._steps[key.surface]:
                 continue
-            panes = series.panes.setdefault(cell.step, {})
+            panes = series.of_step(cell.step)
             if cell.slot in panes:
                 panes[cell.slot].merge(cell.pane)
             else:
@@ -333,7 +343,7 @@ class Evaluator:
             if known.begin is None:
                 continue
             progress = series.progress[rule.name]
-            walk = Walk(rule, progress, series.panes.get(rule.every, {}), time, known.begin)
+            walk = Walk(rule, progress, series.panes.get(rule.every, _NO_PANES), time, known.begin)
             walk.run()
             if walk.decided:
                 self._changed_progress.add(ProgressId(key, rule.name))
@@ -348,9 +358,7 @@ class Evaluator:
             for index in [index for index in panes if (index + 1) * step <= needed]:
                 del panes[index]
                 self._changed_panes.add(PaneId(key, step, index))
-            for index, pane in panes.items():
-                if (index + 1) * step <= time.watermark:
-                    pane.failing = pane.slowest = ()
+            panes.drop_evidence(time.watermark // step)
         idle = all(progress.next_end is None for progress in series.progress.values())
         if idle and not any(series.panes.values()):
             del self._series[key.surface][key]
@@ -376,7 +384,7 @@ class Evaluator:
     def pane(self, place: PaneId) -> Pane | None:
         """The pane at `place`, None when it is not needed any more."""
         series = self._series.get(place.series.surface, {}).get(place.series)
-        return None if series is None else series.panes.get(place.step, {}).get(place.slot)
+        return None if series is None else series.panes.get(place.step, _NO_PANES).get(place.slot)
 
     def progress(self, place: ProgressId) -> Progress | None:
         """The progress of an alert over a series, None when it was forgotten."""

@@ -7,10 +7,14 @@ saw all of it. A pane never says whether something is wrong; windows of panes do
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.event import NO_LATENCY, DurationUs, EpochUs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CARRY_BITS = 62
 """Sums of latencies are stored in pieces of this many bits."""
@@ -125,6 +129,64 @@ class Pane:
             self.weighted.copy(), self.first, self.last, raw, self.lat_sum, self.lat_max,
             dict(self.bins), self.failing, self.slowest, self.lat_carry,
         )  # fmt: skip
+
+
+class Sealed(NamedTuple):
+    """A pane as it lies in a record, and how to open it.
+
+    A shard is restored before its panes are asked for, and opening them is most of what that would cost.
+    """
+
+    stored: bytes
+    unseal: Callable[[bytes], Pane]
+
+
+def opened(pane: Pane | Sealed) -> Pane:
+    """The pane itself. Raises what the pane's `unseal` raises."""
+    return pane if isinstance(pane, Pane) else pane.unseal(pane.stored)
+
+
+class Panes(Mapping[int, Pane]):
+    """The panes of one series and step by slot. One that was put in sealed is opened when it is asked for."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Pane | Sealed] = {}
+
+    def __getitem__(self, slot: int) -> Pane:
+        """The pane at `slot`. Raises what the pane's `unseal` raises."""
+        kept = self._kept[slot]
+        if isinstance(kept, Pane):
+            return kept
+        pane = self._kept[slot] = opened(kept)
+        return pane
+
+    def __setitem__(self, slot: int, pane: Pane | Sealed) -> None:
+        """Keep a pane."""
+        self._kept[slot] = pane
+
+    def __delitem__(self, slot: int) -> None:
+        """Drop a pane."""
+        del self._kept[slot]
+
+    def __contains__(self, slot: object) -> bool:
+        """Whether there is a pane at `slot`."""
+        return slot in self._kept
+
+    def __iter__(self) -> Iterator[int]:
+        """The slots, in the order in which they came."""
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        """How many panes there are."""
+        return len(self._kept)
+
+    def drop_evidence(self, slots: int) -> None:
+        """Forget the proofs of the panes before `slots`: they were taken into account. Sealed ones weigh little."""
+        for slot, kept in self._kept.items():
+            if slot < slots and isinstance(kept, Pane):
+                kept.failing = kept.slowest = ()
 
 
 def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence, ...]:

@@ -119,6 +119,8 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0:
+            return []  # there is something to run: a signal is seen as soon as there is not
         ready = super().select(0)
         if timeout is None and not ready:
             message = "every task waits for something that nothing will bring about"

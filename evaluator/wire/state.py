@@ -18,7 +18,7 @@ import msgspec
 from evaluator.core.blind import Episode
 from evaluator.core.decide import Progress
 from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
-from evaluator.core.pane import Pane
+from evaluator.core.pane import Pane, Sealed
 from evaluator.errors import StateRefused
 from evaluator.wire.stored import Codec, Form
 
@@ -119,20 +119,16 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
     meta: Meta = codecs.meta.decode(stored)
     snapshot = Snapshot(sources=meta.sources, rules=meta.rules)
     former: list[PaneId | ProgressId] = []
+    unseal = codecs.pane.unseal
     for key, value in newest.items():
-        codec = codecs.pane if key.startswith(b"p") else codecs.progress
-        place = _place(snapshot, key, codec.decode(value))
+        place: PaneId | ProgressId
+        if key.startswith(b"p"):
+            codec, place = codecs.pane, _PANE_KEY.decode(key[1:])
+            snapshot.panes[place] = Sealed(codec.check(value), unseal)
+        else:
+            codec, place = codecs.progress, _PROGRESS_KEY.decode(key[1:])
+            progress: StoredProgress = codec.decode(value)
+            snapshot.progress[place], snapshot.totals[place.series] = progress.progress, progress.totals
         if not codec.would_write(value):
             former.append(place)
     return Restored(meta, snapshot, tuple(former), not codecs.meta.would_write(stored))
-
-
-def _place(snapshot: Snapshot, key: bytes, value: Pane | StoredProgress) -> PaneId | ProgressId:
-    if isinstance(value, StoredProgress):
-        place = _PROGRESS_KEY.decode(key[1:])
-        snapshot.progress[place] = value.progress
-        snapshot.totals[place.series] = value.totals
-        return place
-    pane_place = _PANE_KEY.decode(key[1:])
-    snapshot.panes[pane_place] = value
-    return pane_place

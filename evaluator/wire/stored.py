@@ -93,6 +93,10 @@ class Codec(NamedTuple):
 
     def decode(self, stored: bytes) -> Any:  # noqa: ANN401  # what `form` says; callers annotate it
         """The value of a stored form. Raises `StateRefused` where it is damaged or of an unknown schema."""
+        return self.unseal(self.check(stored))
+
+    def check(self, stored: bytes) -> bytes:
+        """The stored form itself, if it is whole and of a known schema; a tenth of `decode`. Raises `StateRefused`."""
         if len(stored) < _HEAD.size:
             message = f"{self.name}: a stored record of {len(stored)} bytes is too short; it was damaged"
             raise StateRefused(message)
@@ -103,12 +107,16 @@ class Codec(NamedTuple):
             raise StateRefused(message)
         if number not in self.reads:
             raise SchemaRefused(self.name, number, self.reads)
-        form = self._form(number)
+        return stored
+
+    def unseal(self, stored: bytes) -> Any:  # noqa: ANN401  # as `decode`
+        """The value of a stored form that was checked. Raises `StateRefused` where the body is not of its schema."""
+        form = self._form(stored[0])
         try:
-            return form.upgrade(_decoder(form.kind).decode(body))
+            return form.upgrade(_decoder(form.kind).decode(memoryview(stored)[_HEAD.size :]))
         except msgspec.DecodeError as error:
-            message = (f"{self.name}: a stored record says schema {number} but is not of it ({error}); it was written "
-                       f"by a build that is no release: run that one, or use a new app_id")  # fmt: skip
+            message = (f"{self.name}: a stored record says schema {stored[0]} but is not of it ({error}); it was "
+                       f"written by a build that is no release: run that one, or use a new app_id")  # fmt: skip
             raise StateRefused(message) from None
 
     def would_write(self, stored: bytes) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from worlds import Member, World, grown, put, started, topic, transact, values
+from worlds import Member, World, grown, put, shows, started, topic, transact, values
 
 from evaluator.runtime.log.port import Outgoing, Partition
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def draw(log: Log, partition: Partition, producers: dict[str, Producer], history: str) -> None:
     """Make the partition look like `history`."""
     open_now: set[str] = set()
-    for symbol in history:
+    for offset, symbol in enumerate(history):
         if symbol == ".":
             await log.append([Outgoing(partition.topic, b"k", b".", partition.index)])
         elif symbol in "ab":
@@ -33,6 +33,8 @@ async def draw(log: Log, partition: Partition, producers: dict[str, Producer], h
             who = {"A": "a", "0": "a", "B": "b", "1": "b"}[symbol]
             await (producers[who].commit() if symbol.isalpha() else producers[who].abort())
             open_now.remove(who)
+            # Two markers come in the order of the drawing.
+            await grown(log, partition, offset + 1)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,8 @@ def test_a_transaction_over_two_topics_is_seen_in_both_or_in_none(world: World) 
             await end()
         # A marker stands in each: 3 records and 3 markers.
         assert await grown(log, alerts, 6) == await grown(log, state, 6) == (0, 6)
-        assert await values(log, alerts) == await values(log, state) == [b"1", b"3"]
+        for partition in (alerts, state):
+            assert await shows(log, partition, [b"1", b"3"])
 
     world.run(scenario)
 

@@ -143,6 +143,15 @@ async def values(log: Log, partition: Partition, *, committed: bool = True) -> l
     return [record.value for record in await log.read(partition, committed=committed)]
 
 
+async def shows(log: Log, partition: Partition, expected: list[bytes | None]) -> bool:
+    """Whether the partition comes to show committed readers `expected`, its markers being late or not."""
+    for _ in range(PATIENCE):
+        if await values(log, partition) == expected:
+            return True
+        await asyncio.sleep(POLL_S)
+    return False
+
+
 class _TidyLog(KafkaLog):
     """Stops at its end what a scenario left running, as a process that exits does."""
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import orjson
 
 from evaluator.core.event import SECOND, EpochUs
+from evaluator.core.pane import opened
 from evaluator.core.partial import ClockDecision, IdleAdvance
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import VirtualClock
@@ -83,11 +84,12 @@ def _of_series(key: bytes, value: bytes) -> object:
     """
     snapshot = state_wire.restore([(state_wire.META_KEY, _SOME_META), (key.partition(b" ")[2], value)]).snapshot
     assert snapshot is not None
-    for pane in snapshot.panes.values():
+    panes = {place: opened(pane) for place, pane in snapshot.panes.items()}
+    for pane in panes.values():
         pane.failing = pane.slowest = ()
     for progress in snapshot.progress.values():
         progress.seen = BEGINNING
-    return snapshot.panes, snapshot.progress
+    return panes, snapshot.progress
 
 
 _SOME_META = state_wire.encode_meta(state_wire.Meta(0, 0, 1, 0, ""))

@@ -95,13 +95,13 @@ class Scheduler:
         self._is_over = False
         self._crashes = crashes
         self._sends = 0
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._happened: list[str] = []
         self._never = asyncio.Event()
 
     @property
     def digest(self) -> str:
         """Of everything that happened so far: two runs of a seed have the same."""
-        return self._digest.hexdigest()
+        return hashlib.blake2b("\n".join(self._happened).encode(), digest_size=16).hexdigest()
 
     def over(self) -> None:
         """Let go of everybody."""
@@ -111,9 +111,9 @@ class Scheduler:
     async def at(self, life: Life, moment: str) -> None:
         """A step of a process: wait, fail, freeze or die, as chance has it."""
         await self._hold(life)
-        self._digest.update(f"{life.name} {moment} {self.clock.monotonic():.6f}\n".encode())
+        self._happened.append(f"{life.name} {moment} {self.clock.monotonic()!r}")
         effect, _, side = moment.partition(":")
-        if effect == "producer.start" and side == "before":
+        if moment == "producer.start:before":
             life.starts += 1
         elif moment == "consumer.confirm:after":
             life.confirms += 1

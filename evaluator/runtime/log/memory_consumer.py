@@ -150,6 +150,8 @@ class MemoryConsumer:
             self._failed.update(self._positions)
             self._outages = self._cluster.outages
         wanted = self._in_turn()
+        if not wanted:
+            return {}
         available = [log.available(position) for _, log, position in wanted]
         fetched: dict[Partition, Fetched] = {}
         for (partition, log, position), there, share in zip(
@@ -182,16 +184,15 @@ class MemoryConsumer:
         expiry = self._cluster.next_deadline()
         if expiry is not None:
             seconds = min(seconds, max(_MOMENT, expiry - clock.monotonic()))
-        self._wake = asyncio.Event()
+        wake = self._wake = asyncio.Event()
         self._member.waiting = True
+        sleep = asyncio.create_task(clock.sleep(seconds), name="poll.wait")
         try:
-            with self._cluster.listening(self._wake, self._member.topics):
-                async with asyncio.TaskGroup() as tasks:
-                    sleep = tasks.create_task(clock.sleep(seconds), name="poll.wait")
-                    sleep.add_done_callback(lambda _: self._wake.set())
-                    await self._wake.wait()
-                    sleep.cancel()
+            with self._cluster.listening(wake, self._member.topics):
+                sleep.add_done_callback(lambda _: wake.set())
+                await wake.wait()
         finally:
+            sleep.cancel()
             self._member.waiting = False
             self._member.seen = clock.monotonic()
 
