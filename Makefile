@@ -61,12 +61,14 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --universal --no-emit-index-url --no-annotate --no-header -q -o requirements-run.lock
 
-# uv only installs; it takes a few seconds where pip takes half a minute.
+# uv only installs; it takes a few seconds where pip takes half a minute. Compiled once here, not at every start of a
+# process: not everybody lets Python write bytecode.
 $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-uv.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -m compileall -q evaluator
 	touch $(READY)
 
 clean:

@@ -118,7 +118,7 @@ async def run(wish: Run) -> int:
         _prefer_throughput()
         reach = partial(probe, settings.kafka, "evaluator")
         beside = {
-            "tail": tail.follow(clock, LOOK_EVERY_S), "loop lag": metrics.watch_loop(clock),
+            "tail": tail.follow(clock, LOOK_EVERY_S, service.worker), "loop lag": metrics.watch_loop(clock),
             "addresses": watch_addresses(partial(wish.log.describe, [topics.alerts]), reach, clock),
             "fleet": fleet.follow(clock),
         }  # fmt: skip

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+VIEW_WAITS_S = 60.0
+"""A restore that takes longer than this is told on the page rather than hidden by it."""
+
+_LOOK_AGAIN_S = 0.2
+
+AT_ONCE = 200
+"""Records that are shown before the loop gets a turn: 20 ms."""
+
 STUCK_AFTER_S = 60.0
 """A turn takes milliseconds, one that gives partitions up ten seconds; a minute without one is not going to end."""
 
@@ -41,8 +49,14 @@ class Tail:
         self._view, self._on_alert = view, on_alert
         self._status, self._alerts = Follower(log_port, topics.status), Follower(log_port, topics.alerts)
 
-    async def follow(self, clock: Clock, every_s: float) -> None:
-        """Look for news every so often, for ever. Without brokers nothing is new."""
+    async def follow(self, clock: Clock, every_s: float, behind: Worker | None = None) -> None:
+        """Look for news every so often, for ever. Without brokers nothing is new.
+
+        What the worker `behind` has to restore comes first: what is shown of it can wait for a while.
+        """
+        until = clock.monotonic() + VIEW_WAITS_S
+        while behind is not None and behind.watch.trouble() is not None and clock.monotonic() < until:
+            await clock.sleep(_LOOK_AGAIN_S)
         try:
             while True:
                 try:
@@ -61,8 +75,11 @@ class Tail:
 
     async def look(self) -> None:
         """Take in what was committed since the last look."""
-        for record in await self._status.news():
-            self._view.apply(record.key or b"", record.value)
+        newest = {record.key or b"": record.value for record in await self._status.news()}
+        for number, (key, value) in enumerate(newest.items(), start=1):
+            self._view.apply(key, value)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
         for record in await self._alerts.news():
             if record.value is not None:
                 self._view.alert(record.value)
