@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kafka lint format bench bench-restore bench-scale simulate simulate-bugs chaos mutants lock clean
+.PHONY: demo test kafka lint format bench bench-restore bench-scale bench-behind simulate simulate-bugs chaos mutants lock clean
 
 demo: $(READY)
 	$(BIN)/evaluator demo
@@ -52,6 +52,10 @@ chaos: $(READY)
 # What it costs to add and to remove a replica: 1 to 8 processes on one broker, and back.
 bench-scale: $(READY)
 	$(BIN)/python benchmarks/scale.py
+
+# What it costs in memory that one of eight partitions is a day behind the others.
+bench-behind: $(READY)
+	$(BIN)/python benchmarks/behind.py
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py

@@ -42,6 +42,7 @@ from evaluator.runtime.topics import Topics
 from evaluator.wire import partial as partial_wire
 from evaluator.wire import progress as progress_wire
 from evaluator.wire import state as state_wire
+from evaluator.wire.codecs import CODECS
 from evaluator.wire.config.load import Config, load_rules
 from evaluator.wire.progress import SourceProgress
 from evaluator.wire.record import Publisher
@@ -189,16 +190,18 @@ async def multiply(bootstrap: str, rules: Path, made: Topics, topics: Topics, ti
     progress = replace(progress_wire.decode(stored), topic=source.topic, config=config.rules.hash)
     await producer.send(topics.progress("events"), progress_wire.encode(progress), progress_wire.key_of(0), 0)
     for shard in range(SHARDS):
-        for record in await log.read(Partition(made.partials, shard)):
+        partials = await log.read(Partition(made.partials, shard))
+        for record in partials:
             await producer.send(topics.partials, record.value, record.key, shard)
-        for record in await log.read(Partition(made.state, shard)):
-            for again in range(times):
-                key, place = record.key, shard
-                if key != state_wire.META_KEY:
-                    key, place = renamed(key, again)
-                elif again:
-                    continue
+        records = await log.read(Partition(made.state, shard))
+        for record in records:
+            for again in range(times if record.key != state_wire.META_KEY else 0):
+                key, place = renamed(record.key, again)
                 await producer.send(topics.state, record.value, key, place)
+        (stored,) = (record.value for record in records[-1:])
+        # All of the partials were merged; without markers they end sooner.
+        meta = replace(CODECS.state.meta.decode(stored), next_offset=len(partials))
+        await producer.send(topics.state, state_wire.encode_meta(meta), state_wire.META_KEY, shard)
     await producer.stop()
     await log.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from evaluator.core import sketch
 from evaluator.core.event import NO_LATENCY, EpochUs
-from evaluator.core.pane import Counts, Evidence, Pane, strongest
+from evaluator.core.pane import Counts, Evidence, Pane, Panes, Sealed, strongest
 from evaluator.core.verdict import total
 from evaluator.wire.stored import Codec, Form
 
@@ -76,3 +76,32 @@ def test_a_shown_value_is_within_one_percent(latency: int) -> None:
 
 def test_a_quantile_of_nothing_is_none() -> None:
     assert sketch.quantile({}, Fraction(1, 2)) is None
+
+
+def test_a_sealed_pane_is_opened_once_and_only_when_it_is_asked_for() -> None:
+    opened: list[bytes] = []
+
+    def unseal(stored: bytes) -> Pane:
+        opened.append(stored)
+        return pane(1, 5)
+
+    panes = Panes()
+    panes[3], panes[7] = Sealed(b"three", unseal), Sealed(b"seven", unseal)
+    assert (sorted(panes), len(panes), 7 in panes, 4 in panes, panes.get(4)) == ([3, 7], 2, True, False, None)
+    assert opened == []
+    panes[7].merge(pane(2, 9))
+    assert panes[7].weighted.n == 3
+    assert opened == [b"seven"]
+    del panes[3]
+    assert list(panes) == [7]
+
+
+def test_evidence_of_passed_panes_is_dropped_and_none_is_opened_for_it() -> None:
+    panes = Panes()
+    proof = (Evidence(EpochUs(1), "t", 5),)
+    for slot in (1, 2):
+        panes[slot] = pane(1, 5)
+        panes[slot].failing = panes[slot].slowest = proof
+    panes[0] = Sealed(b"damaged", lambda _: pytest.fail("was opened"))
+    panes.drop_evidence(2)
+    assert (panes[1].failing, panes[1].slowest, panes[2].failing) == ((), (), proof)
