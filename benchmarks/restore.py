@@ -198,9 +198,8 @@ async def multiply(bootstrap: str, rules: Path, made: Topics, topics: Topics, ti
             for again in range(times if record.key != state_wire.META_KEY else 0):
                 key, place = renamed(record.key, again)
                 await producer.send(topics.state, record.value, key, place)
-        (stored,) = (record.value for record in records[-1:])
         # All of the partials were merged; without markers they end sooner.
-        meta = replace(CODECS.state.meta.decode(stored), next_offset=len(partials))
+        meta = replace(CODECS.state.meta.decode(records[-1].value), next_offset=len(partials))
         await producer.send(topics.state, state_wire.encode_meta(meta), state_wire.META_KEY, shard)
     await producer.stop()
     await log.close()

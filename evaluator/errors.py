@@ -29,7 +29,7 @@ class UsageError(EvaluatorError):
 
 
 class StateRefused(EvaluatorError):
-    """Stored state cannot be continued safely; nothing was emitted."""
+    """Stored state cannot be continued safely; nothing was emitted from it."""
 
     exit_code = 78
 

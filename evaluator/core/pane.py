@@ -149,10 +149,11 @@ def opened(pane: Pane | Sealed) -> Pane:
 class Panes(Mapping[int, Pane]):
     """The panes of one series and step by slot. One that was put in sealed is opened when it is asked for."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "_spent")
 
     def __init__(self) -> None:
         self._kept: dict[int, Pane | Sealed] = {}
+        self._spent = 0
 
     def __getitem__(self, slot: int) -> Pane:
         """The pane at `slot`. Raises what the pane's `unseal` raises."""
@@ -160,7 +161,13 @@ class Panes(Mapping[int, Pane]):
         if isinstance(kept, Pane):
             return kept
         pane = self._kept[slot] = opened(kept)
+        if slot < self._spent:
+            pane.failing = pane.slowest = ()
         return pane
+
+    def get(self, slot: int, default: Pane | None = None) -> Pane | None:  # type: ignore[override]  # no other default
+        """The pane at `slot`, if there is one. An error of opening it is no absence."""
+        return self[slot] if slot in self._kept else default
 
     def __setitem__(self, slot: int, pane: Pane | Sealed) -> None:
         """Keep a pane."""
@@ -183,7 +190,8 @@ class Panes(Mapping[int, Pane]):
         return len(self._kept)
 
     def drop_evidence(self, slots: int) -> None:
-        """Forget the proofs of the panes before `slots`: they were taken into account. Sealed ones weigh little."""
+        """Forget the proofs of the panes before `slots`: they were taken into account; sealed panes too, unopened."""
+        self._spent = max(self._spent, slots)
         for slot, kept in self._kept.items():
             if slot < slots and isinstance(kept, Pane):
                 kept.failing = kept.slowest = ()

@@ -314,6 +314,11 @@ class Crew:
         """The tasks that read and write."""
         return [task for task in self.tasks.values() if task.state is TaskState.RUNNING]
 
+    @property
+    def is_restoring(self) -> bool:
+        """Whether a take-over is under way."""
+        return any(task.state is TaskState.RESTORING for task in self.tasks.values())
+
     def stages(self) -> list[Stage]:
         """The stages that know where they stand."""
         return [task.stage for task in self.tasks.values() if task.state in _RESTORED]

@@ -116,9 +116,10 @@ async def run(wish: Run) -> int:
         tail = Tail(wish.log, topics, view, _log_alert)
         await service.worker.start()
         _prefer_throughput()
+        crew = service.worker.evaluate
         reach = partial(probe, settings.kafka, "evaluator")
         beside = {
-            "tail": tail.follow(clock, LOOK_EVERY_S, service.worker), "loop lag": metrics.watch_loop(clock),
+            "tail": tail.follow(clock, LOOK_EVERY_S, lambda: crew.is_restoring), "loop lag": metrics.watch_loop(clock),
             "addresses": watch_addresses(partial(wish.log.describe, [topics.alerts]), reach, clock),
             "fleet": fleet.follow(clock),
         }  # fmt: skip

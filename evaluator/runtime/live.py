@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 VIEW_WAITS_S = 60.0
-"""A restore that takes longer than this is told on the page rather than hidden by it."""
+"""A restore that takes longer than this goes on beside the page."""
 
 _LOOK_AGAIN_S = 0.2
 
@@ -42,25 +42,38 @@ STUCK_AFTER_S = 60.0
 """A turn takes milliseconds, one that gives partitions up ten seconds; a minute without one is not going to end."""
 
 
+def _never() -> bool:
+    return False
+
+
+async def _at_once() -> None:
+    await asyncio.sleep(0)
+
+
 class Tail:
     """Follows the public topics into the view. `on_alert` is told of each alert record as it appears."""
 
     def __init__(self, log_port: Log, topics: Topics, view: View, on_alert: Callable[[bytes], None]) -> None:
         self._view, self._on_alert = view, on_alert
+        view.is_read = False
         self._status, self._alerts = Follower(log_port, topics.status), Follower(log_port, topics.alerts)
 
-    async def follow(self, clock: Clock, every_s: float, behind: Worker | None = None) -> None:
+    async def follow(self, clock: Clock, every_s: float, gives_way: Callable[[], bool] = _never) -> None:
         """Look for news every so often, for ever. Without brokers nothing is new.
 
-        What the worker `behind` has to restore comes first: what is shown of it can wait for a while.
+        While `gives_way`, what is there at the start waits, though not for ever.
         """
         until = clock.monotonic() + VIEW_WAITS_S
-        while behind is not None and behind.watch.trouble() is not None and clock.monotonic() < until:
-            await clock.sleep(_LOOK_AGAIN_S)
+
+        async def breathe() -> None:
+            await asyncio.sleep(0)
+            while gives_way() and clock.monotonic() < until:
+                await clock.sleep(_LOOK_AGAIN_S)
+
         try:
             while True:
                 try:
-                    await self.look()
+                    await self.look(breathe)
                 except (KafkaUnreachable, OffsetOutOfRange) as error:
                     log.warning("tail.failed", cause=str(error))
                     await self.stop()
@@ -73,17 +86,20 @@ class Tail:
         await self._status.stop()
         await self._alerts.stop()
 
-    async def look(self) -> None:
-        """Take in what was committed since the last look."""
+    async def look(self, breathe: Callable[[], Awaitable[None]] = _at_once) -> None:
+        """Take in what was committed since the last look; `breathe` is awaited now and then."""
         newest = {record.key or b"": record.value for record in await self._status.news()}
-        for number, (key, value) in enumerate(newest.items(), start=1):
-            self._view.apply(key, value)
+        for number, (key, value) in enumerate(newest.items()):
             if number % AT_ONCE == 0:
-                await asyncio.sleep(0)
-        for record in await self._alerts.news():
+                await breathe()
+            self._view.apply(key, value)
+        for number, record in enumerate(await self._alerts.news()):
+            if number % AT_ONCE == 0:
+                await breathe()
             if record.value is not None:
                 self._view.alert(record.value)
                 self._on_alert(record.value)
+        self._view.is_read = True
 
 
 class WorkerHealth:

@@ -81,6 +81,8 @@ class View:
     def __init__(self, rules: RuleSet, clock: Clock) -> None:
         self.rules = rules
         self.unreadable = 0
+        self.is_read = True
+        """Whether what was published before is known: else that a series is unknown says nothing."""
         self._clock = clock
         self._since = clock.now()
         self._known: dict[bytes, _Known] = {}

@@ -18,7 +18,7 @@ import msgspec
 from evaluator.core.blind import Episode
 from evaluator.core.decide import Progress
 from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
-from evaluator.core.pane import Pane, Sealed
+from evaluator.core.pane import Pane, Sealed, opened
 from evaluator.errors import StateRefused
 from evaluator.wire.stored import Codec, Form
 
@@ -124,7 +124,9 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
         place: PaneId | ProgressId
         if key.startswith(b"p"):
             codec, place = codecs.pane, _PANE_KEY.decode(key[1:])
-            snapshot.panes[place] = Sealed(codec.check(value), unseal)
+            sealed = Sealed(codec.check(value), unseal)
+            # One that will be written anew is opened now: if it cannot be, that is better known here.
+            snapshot.panes[place] = sealed if codec.would_write(value) else opened(sealed)
         else:
             codec, place = codecs.progress, _PROGRESS_KEY.decode(key[1:])
             progress: StoredProgress = codec.decode(value)

@@ -24,7 +24,7 @@ def test_a_start_aborts_what_the_earlier_owner_left_open(world: World) -> None:
         assert await values(log, partition) == []
         assert await log.bounds(partition) == (0, 2)
         await transact(new, partition, b"new")
-        assert await shows(log, partition, [b"new"])
+        await shows(log, partition, [b"new"])
 
     world.run(scenario)
 
@@ -56,7 +56,7 @@ def test_a_fenced_idle_producer_learns_it_with_its_next_transaction(world: World
         old.begin()
         with pytest.raises(Fenced):
             await put(old, partition, b"2")
-        assert await shows(log, partition, [b"1"])
+        await shows(log, partition, [b"1"])
 
     world.run(scenario)
 
@@ -69,7 +69,7 @@ def test_an_owner_may_raise_its_epoch_as_often_as_it_likes(world: World) -> None
             await owner.bump()
             await transact(owner, partition, value)
         await owner.bump()
-        assert await shows(log, partition, [b"1", b"2", b"3"])
+        await shows(log, partition, [b"1", b"2", b"3"])
 
     world.run(scenario)
 
@@ -82,7 +82,7 @@ def test_a_bump_aborts_the_own_open_transaction(world: World) -> None:
         await put(owner, partition, b"dropped")
         await owner.bump()
         await transact(owner, partition, b"kept")
-        assert await shows(log, partition, [b"kept"])
+        await shows(log, partition, [b"kept"])
 
     world.run(scenario)
 
@@ -96,7 +96,7 @@ def test_a_bump_of_a_loser_never_takes_the_id_back(world: World) -> None:
             with pytest.raises(Fenced):
                 await loser.bump()
             await transact(owner, partition, value)
-        assert await shows(log, partition, [b"1", b"2"])
+        await shows(log, partition, [b"1", b"2"])
 
     world.run(scenario)
 
@@ -120,7 +120,7 @@ def test_a_losers_bump_costs_the_owner_its_open_transaction_once_and_nothing_els
         with pytest.raises(Fenced):
             await loser.bump()
         await owner.bump()
-        assert await shows(log, partition, [b"outbox"])
+        await shows(log, partition, [b"outbox"])
 
     world.run(scenario)
 
@@ -135,7 +135,7 @@ def test_two_ids_do_not_disturb_each_other(world: World) -> None:
         await transact(other, partition, b"2")
         await started(log, world.name("other"))
         await one.commit()
-        assert await shows(log, partition, [b"1", b"2"])
+        await shows(log, partition, [b"1", b"2"])
 
     world.run(scenario)
 
@@ -170,7 +170,7 @@ def test_a_record_that_is_too_large_fails_its_own_awaitable(world: World) -> Non
         await producer.abort()
         await producer.bump()
         await transact(producer, partition, b"next")
-        assert await shows(log, partition, [b"next"])
+        await shows(log, partition, [b"next"])
 
     world.run(scenario)
 

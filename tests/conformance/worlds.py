@@ -143,13 +143,15 @@ async def values(log: Log, partition: Partition, *, committed: bool = True) -> l
     return [record.value for record in await log.read(partition, committed=committed)]
 
 
-async def shows(log: Log, partition: Partition, expected: list[bytes | None]) -> bool:
-    """Whether the partition comes to show committed readers `expected`, its markers being late or not."""
+async def shows(log: Log, partition: Partition, expected: list[bytes]) -> None:
+    """The partition comes to show committed readers `expected`: markers may be late."""
+    seen = await values(log, partition)
     for _ in range(PATIENCE):
-        if await values(log, partition) == expected:
-            return True
+        if seen == expected:
+            break
         await asyncio.sleep(POLL_S)
-    return False
+        seen = await values(log, partition)
+    assert seen == expected
 
 
 class _TidyLog(KafkaLog):

@@ -42,6 +42,14 @@ CHUNK = 20
 HARD = 0.8
 """Share of the seeds with a crash inside a transaction and a transition after it, below which they prove little."""
 
+ABOUT = """\
+# What the simulation held
+
+`make simulate`, written by its last full run. A seed is one life of the service: two minutes of virtual time, 1 to 3
+processes, what may go wrong drawn by chance; it is judged by one undisturbed pass over the same log (docs/guarantees.md).
+A seed that decides nothing proves nothing and does not count as hard.
+"""
+
 SHOWN = (
     ("events", "events"),
     ("crashes inside an open transaction", "crash in a transaction"),
@@ -201,7 +209,7 @@ def main() -> int:
     if result.problem is not None:
         sys.stdout.write(f"no proof: {result.problem}\n")
     if wish.report is not None:
-        wish.report.write_text(text)
+        wish.report.write_text(f"{ABOUT}\n{text}")
     return 0 if result.problem is None else 1
 
 

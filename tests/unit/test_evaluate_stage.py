@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -159,3 +161,32 @@ def test_what_has_another_schema_is_written_anew_a_few_thousand_records_a_commit
         pass
     assert schemas(kept) == {1: 2 * MANY + 1}
     assert values(kept) == first
+
+
+def kept_of_one_series() -> tuple[dict[bytes | None, Record], bytes]:
+    """A shard with one series, and the key of its pane."""
+    events = Fold(wide())
+    events.feed(0, [Event(0, 0, FAILED, 7, SeriesKey("api", ("x",)))])
+    kept: dict[bytes | None, Record] = {}
+    begun = restored(kept, NEXT)
+    begun.apply(fetched(partial(0, 1, Origin(1, OURS), cells=events.aggregators[0].take().cells)))
+    keep(kept, begun)
+    (pane,) = (key for key in kept if key is not None and key.startswith(b"p"))
+    return kept, pane
+
+
+def test_a_damaged_pane_is_refused_before_the_shard_runs() -> None:
+    kept, pane = kept_of_one_series()
+    value = kept[pane].value or b""
+    kept[pane] = kept[pane]._replace(value=value[:-1] + bytes([value[-1] ^ 1]))
+    with pytest.raises(StateRefused, match="pane: a stored record is damaged"):
+        restored(kept, NEXT)
+
+
+def test_a_pane_that_is_to_be_written_anew_and_cannot_be_opened_is_refused_before_the_shard_runs() -> None:
+    kept, pane = kept_of_one_series()
+    body = b"\xc0"
+    kept[pane] = kept[pane]._replace(value=struct.pack(">BI", 1, zlib.crc32(body, 1)) + body)
+    with pytest.raises(StateRefused, match="pane: a stored record says schema 1 but is not of it"):
+        restored(kept, NEXT.finalized())
+    restored(kept, NEXT)

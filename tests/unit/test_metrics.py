@@ -74,6 +74,12 @@ def test_an_alert_that_saw_nothing_yet_is_there_at_zero() -> None:
     ]
 
 
+def test_before_what_was_published_is_read_nothing_is_said_of_an_unknown_series() -> None:
+    metrics = metrics_of()
+    metrics._view.is_read = False  # noqa: SLF001  # the view that the helper made
+    assert lines(metrics, "slo_alert_firing") == []
+
+
 def test_the_last_decided_window_is_shown_in_seconds_and_ratios() -> None:
     values = {"error_ratio": 0.5, "median": 0.312, "p99.9": 1.5, "max": 2.0, "slow_ratio(500ms)": 0.25, "mean": None}
     metrics = metrics_of(status(windows=[breach(2), window("OK", 1, values=values, n=10, bad=5)]))

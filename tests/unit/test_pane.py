@@ -102,6 +102,17 @@ def test_evidence_of_passed_panes_is_dropped_and_none_is_opened_for_it() -> None
     for slot in (1, 2):
         panes[slot] = pane(1, 5)
         panes[slot].failing = panes[slot].slowest = proof
-    panes[0] = Sealed(b"damaged", lambda _: pytest.fail("was opened"))
+    opened: list[bytes] = []
+
+    def unseal(stored: bytes) -> Pane:
+        opened.append(stored)
+        stored_pane = pane(1, 5)
+        stored_pane.failing = stored_pane.slowest = proof
+        return stored_pane
+
+    panes[0], panes[3] = Sealed(b"zero", unseal), Sealed(b"three", unseal)
     panes.drop_evidence(2)
+    assert opened == []
     assert (panes[1].failing, panes[1].slowest, panes[2].failing) == ((), (), proof)
+    # As if it had been open.
+    assert (panes[0].failing, panes[0].slowest, panes[3].failing) == ((), (), proof)
