@@ -46,7 +46,7 @@ ABOUT = """\
 # What the simulation held
 
 `make simulate`, written by its last full run. A seed is one life of the service: two minutes of virtual time, 1 to 3
-processes, what may go wrong drawn by chance; it is judged by one undisturbed pass over the same log (docs/guarantees.md).
+processes, what may go wrong drawn by chance; it is judged by one undisturbed pass over the same log (guarantees.md).
 A seed that decides nothing proves nothing and does not count as hard.
 """
 
