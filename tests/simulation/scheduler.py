@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.errors import EvaluatorError
@@ -42,6 +43,9 @@ SILENCE: dict[str, type[EvaluatorError]] = {
 ANSWERED = {"producer.start", "producer.bump", "producer.send", "producer.commit", "producer.abort"}
 """Effects whose lost answer is worth a lie: the others change nothing."""
 
+RECOVERY = {"producer.bump", "producer.start", "log.bounds", "log.read"}
+"""What a process does between a lost answer and its next try: the end of a transaction may arrive at any step of it."""
+
 REQUEST_S = 3.0
 """How long a client waits for an answer."""
 
@@ -73,6 +77,8 @@ class Life:
         self.ended = asyncio.Event()
         self.starts = self.confirms = 0
         self.too_large = False
+        # Ends of transactions that are on their way: how many steps of its recovery they take, and what they do.
+        self.adrift: list[tuple[int, Callable[[], object]]] = []
 
     def end(self) -> None:
         """Nothing of it happens any more."""
@@ -117,6 +123,8 @@ class Scheduler:
             life.starts += 1
         elif moment == "consumer.confirm:after":
             life.confirms += 1
+        if life.adrift and effect in RECOVERY:
+            self._nearer(life)
         if life.too_large and moment == "producer.send:before":
             raise RecordTooLarge(moment, b"key", 1)
         if side == "before" and self.clock.monotonic() < self.outage_until:
@@ -176,7 +184,7 @@ class Scheduler:
         if side == "after" and effect in ANSWERED:
             choices.append(("lost_answer", silent))
         if moment == "producer.commit:before":
-            choices.append(("late_end", self._drift))
+            choices.append(("late_end", partial(self._drift, life)))
         if moment == "producer.send:before":
             choices.append(("refused", self._refuse_or_too_large(life)))
         return choices
@@ -188,18 +196,29 @@ class Scheduler:
             message = "no answer came"
             raise error(message)
 
-    async def _drift(self) -> None:
+    async def _drift(self, life: Life) -> None:
         """The end of a transaction is on its way, and arrives when the client has long given up."""
         delay = REQUEST_S + self.rng.random() ** 2 * 12
+        steps = self.rng.randrange(1, 9) if self.rng.random() < _BY_STEPS else 0
         loop = asyncio.get_running_loop()
 
         def later(effect: Callable[[], object]) -> None:
-            loop.call_later(delay, self._arrive, effect)
+            if steps:
+                life.adrift.append((steps, effect))
+            else:
+                loop.call_later(delay, self._arrive, effect)
 
-        waits = self.clock.sleep(REQUEST_S)
-        await waits
+        await self.clock.sleep(REQUEST_S)
         message = "no answer came"
         raise Adrift(OutcomeUnknown(message), later)
+
+    def _nearer(self, life: Life) -> None:
+        """The process went one step of its recovery."""
+        coming = [(left - 1, effect) for left, effect in life.adrift]
+        life.adrift = [(left, effect) for left, effect in coming if left]
+        for left, effect in coming:
+            if not left:
+                self._arrive(effect)
 
     def _arrive(self, effect: Callable[[], object]) -> None:
         self.counts["late end"] += 1
@@ -234,6 +253,9 @@ class Scheduler:
 
 _HURRIED = 0.2
 """Of the steps of a quiet time, how many take any time."""
+
+_BY_STEPS = 0.5
+"""Of the late ends of transactions, how many arrive at a step of the recovery instead of at a time."""
 
 _INTERESTING = 0.75
 """Above it a step takes time, which is what interleaves the processes."""
