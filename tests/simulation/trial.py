@@ -400,11 +400,18 @@ class Trial:
             for crew in (worker.aggregate, worker.evaluate):
                 if not crew.is_settled:
                     return f"{process.life.name}: {crew.name} waits for {crew.unsettled()}"
-                owners.update(task.stage.input for task in crew.running())
+                running = {task.stage.input for task in crew.running()}
+                if kept := crew.tasks.keys() - running:
+                    return f"{process.life.name}: {crew.name} keeps {sorted(kept)}, which it does not work on"
+                owners.update(running)
         wanted = [Partition("t", n) for n in range(self.partitions)]
         wanted += [Partition(TOPICS.partials, n) for n in range(self.shape.shards)]
         if owners != Counter(wanted):
             return f"the partitions have these workers: {owners}"
+        return await self._uncommitted(alive)
+
+    async def _uncommitted(self, alive: Sequence[Process]) -> str:
+        """What was not read or not written yet."""
         for process in alive:
             assert process.worker is not None
             for crew in (process.worker.aggregate, process.worker.evaluate):
