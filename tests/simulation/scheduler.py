@@ -77,8 +77,6 @@ class Life:
         self.ended = asyncio.Event()
         self.starts = self.confirms = 0
         self.too_large = False
-        # Ends of transactions that are on their way: how many steps of its recovery they take, and what they do.
-        self.adrift: list[tuple[int, Callable[[], object]]] = []
 
     def end(self) -> None:
         """Nothing of it happens any more."""
@@ -99,6 +97,8 @@ class Scheduler:
         self.is_quiet = False
         self.first_open_crash: float | None = None
         self._is_over = False
+        # Ends of transactions that are on their way: whose, how many steps of a recovery they take, and what they do.
+        self._adrift: list[tuple[Life, int, Callable[[], object]]] = []
         self._crashes = crashes
         self._sends = 0
         self._happened: list[str] = []
@@ -123,7 +123,7 @@ class Scheduler:
             life.starts += 1
         elif moment == "consumer.confirm:after":
             life.confirms += 1
-        if life.adrift and effect in RECOVERY:
+        if self._adrift and effect in RECOVERY:
             self._nearer(life)
         if life.too_large and moment == "producer.send:before":
             raise RecordTooLarge(moment, b"key", 1)
@@ -204,7 +204,7 @@ class Scheduler:
 
         def later(effect: Callable[[], object]) -> None:
             if steps:
-                life.adrift.append((steps, effect))
+                self._adrift.append((life, steps, effect))
             else:
                 loop.call_later(delay, self._arrive, effect)
 
@@ -213,10 +213,10 @@ class Scheduler:
         raise Adrift(OutcomeUnknown(message), later)
 
     def _nearer(self, life: Life) -> None:
-        """The process went one step of its recovery."""
-        coming = [(left - 1, effect) for left, effect in life.adrift]
-        life.adrift = [(left, effect) for left, effect in coming if left]
-        for left, effect in coming:
+        """The process went one step of its recovery; what a dead one sent meets whoever takes over."""
+        coming = [(whose, left - (whose is life or whose.is_dead), effect) for whose, left, effect in self._adrift]
+        self._adrift = [one for one in coming if one[1]]
+        for _, left, effect in coming:
             if not left:
                 self._arrive(effect)
 
