@@ -8,7 +8,7 @@ changed, so that a commit writes that and no more.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -130,16 +130,9 @@ class _Series:
     __slots__ = ("panes", "progress", "totals")
 
     def __init__(self) -> None:
-        self.panes: dict[DurationUs, Panes] = {}
+        self.panes: defaultdict[DurationUs, Panes] = defaultdict(Panes)
         self.progress: dict[str, Progress] = {}
         self.totals = Totals()
-
-    def of_step(self, step: DurationUs) -> Panes:
-        """The panes of a step."""
-        panes = self.panes.get(step)
-        if panes is None:
-            panes = self.panes[step] = Panes()
-        return panes
 
 
 _NO_PANES = Panes()
@@ -208,7 +201,7 @@ class Evaluator:
 
     def _restore_pane(self, pane_id: PaneId, pane: Pane | Sealed) -> None:
         if self._fits(pane_id.series) and pane_id.step in self._steps[pane_id.series.surface]:
-            self._of(pane_id.series).of_step(pane_id.step)[pane_id.slot] = pane
+            self._of(pane_id.series).panes[pane_id.step][pane_id.slot] = pane
         else:
             self._changed_panes.add(pane_id)
 
@@ -278,7 +271,7 @@ class Evaluator:
         for cell in on_time:
             if cell.step not in self._steps[key.surface]:
                 continue
-            panes = series.of_step(cell.step)
+            panes = series.panes[cell.step]
             if cell.slot in panes:
                 panes[cell.slot].merge(cell.pane)
             else:

@@ -123,14 +123,14 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
     for key, value in newest.items():
         place: PaneId | ProgressId
         if key.startswith(b"p"):
-            codec, place = codecs.pane, _PANE_KEY.decode(key[1:])
-            sealed = Sealed(codec.check(value), unseal)
+            place, sealed = _PANE_KEY.decode(key[1:]), Sealed(codecs.pane.check(value), unseal)
+            is_former = not codecs.pane.would_write(value)
             # One that will be written anew is opened now: if it cannot be, that is better known here.
-            snapshot.panes[place] = sealed if codec.would_write(value) else opened(sealed)
+            snapshot.panes[place] = opened(sealed) if is_former else sealed
         else:
-            codec, place = codecs.progress, _PROGRESS_KEY.decode(key[1:])
-            progress: StoredProgress = codec.decode(value)
+            place, progress = _PROGRESS_KEY.decode(key[1:]), codecs.progress.decode(value)
+            is_former = not codecs.progress.would_write(value)
             snapshot.progress[place], snapshot.totals[place.series] = progress.progress, progress.totals
-        if not codec.would_write(value):
+        if is_former:
             former.append(place)
     return Restored(meta, snapshot, tuple(former), not codecs.meta.would_write(stored))
