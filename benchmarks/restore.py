@@ -34,7 +34,7 @@ from evaluator.runtime.aggregate_stage import AggregateStage, Timing
 from evaluator.runtime.clock import SystemClock
 from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
 from evaluator.runtime.log.kafka import KafkaLog
-from evaluator.runtime.log.port import Fetched, Outgoing, Partition, Record, TopicSpec
+from evaluator.runtime.log.port import Fetched, Outgoing, Partition, TopicSpec
 from evaluator.runtime.settings import KafkaSettings
 from evaluator.runtime.stage import Unobserved
 from evaluator.runtime.task import Task
@@ -46,6 +46,7 @@ from evaluator.wire.codecs import CODECS
 from evaluator.wire.config.load import Config, load_rules
 from evaluator.wire.progress import SourceProgress
 from evaluator.wire.record import Publisher
+from evaluator.wire.records import Record
 
 SHARDS, STEP, STEPS, SAMPLES, KINDS = 16, 5 * MINUTE, 25, 200, 64
 START = 1_769_601_600 * 1_000_000

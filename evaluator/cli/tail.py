@@ -16,8 +16,9 @@ from evaluator.cli.words import Output, alert_line
 from evaluator.runtime.tail import follow
 
 if TYPE_CHECKING:
-    from evaluator.runtime.log.port import Log, Record
+    from evaluator.runtime.log.port import Log
     from evaluator.runtime.settings import Settings
+    from evaluator.wire.records import Record
 
 NAMES = ("alerts", "status", "verdicts", "dlq")
 

@@ -11,19 +11,23 @@ less per event than updating panes for every small batch.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from evaluator.core import sketch
+from evaluator.core import group, sketch
 from evaluator.core.event import (
     FAILED,
     NO_LATENCY,
     UNKNOWN,
     EpochUs,
     EventBatch,
+    Int8s,
+    Int32s,
     Int64s,
     SeriesKey,
     SeriesTable,
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from evaluator.core.event import DurationUs
+    from evaluator.core.group import Bools, Groups
     from evaluator.core.rule import RuleSet, Source
 
 REDUCE_AT = 65_536
@@ -183,19 +188,20 @@ class Aggregator:
     def _reduce_step(self, run: _Run, step: DurationUs, late_anywhere: Bools) -> None:
         wanted = np.array([step in self._steps[key.surface] for key in self.table.keys] + [False])
         rows = wanted[run.series]  # UNMATCHED is -1: the last entry
-        pane = run.time // step
-        late = rows & ((pane + 1) * step <= run.before)
+        slot = run.time // step
+        late = rows & ((slot + 1) * step <= run.before)
         late_anywhere |= late
         rows &= ~late
-        if not rows.any():
-            return
         chosen = np.flatnonzero(rows)
-        order = chosen[np.lexsort((pane[chosen], run.series[chosen]))]
-        edges = _edges(run.series[order], pane[order])
-        self._newest_end(int(pane[order].max()), step)
-        for place, reduced in zip(edges.tolist(), _reduced_panes(run, order, edges, self._steps, step), strict=True):
-            row = order[place]
-            key = (int(run.series[row]), step, int(pane[row]))
+        if not len(chosen):
+            return
+        self._newest_end(int(slot[chosen].max()), step)
+        grouped = group.by(run.series[chosen], slot[chosen])
+        order = chosen[grouped.order]
+        first = order[grouped.edges]
+        reduced_panes = _reduced_panes(run, order, grouped, self._steps, step)
+        for series, index, reduced in zip(run.series[first].tolist(), slot[first].tolist(), reduced_panes, strict=True):
+            key = (series, step, index)
             known = self._panes.get(key)
             if known is None:
                 self._panes[key] = reduced
@@ -206,20 +212,23 @@ class Aggregator:
         self.newest_pane_end = EpochUs(max(self.newest_pane_end, (index + 1) * step))
 
 
-Bools = np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-
 class _Run(NamedTuple):
     """Collected batches as one set of columns, with the watermark before each event's record."""
 
     time: Int64s
-    failed: Int64s
+    failed: Int8s
     latency: Int64s
-    series: Int64s
+    series: Int32s
     before: Int64s
     weight: Int64s | None
-    trace_ids: list[str]
+    trace_ids: list[list[str]]
+    begins: list[int]
     keys: Sequence[SeriesKey]
+
+    def trace_id(self, row: int) -> str:
+        """The trace id of a row: few are asked for, so that the columns of the batches are not joined."""
+        batch = bisect_right(self.begins, row) - 1
+        return self.trace_ids[batch][row - self.begins[batch]]
 
 
 def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[SeriesKey]) -> _Run:
@@ -230,66 +239,62 @@ def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[Ser
         weight = np.concatenate(ones)
     return _Run(
         time=np.concatenate([batch.time for batch in batches]),
-        failed=np.concatenate([batch.failed for batch in batches]).astype(np.int64),
+        failed=np.concatenate([batch.failed for batch in batches]),
         latency=np.concatenate([batch.latency for batch in batches]),
-        series=np.concatenate([batch.series for batch in batches]).astype(np.int64),
+        series=np.concatenate([batch.series for batch in batches]),
         before=np.concatenate([before for _, before in collected]),
         weight=weight,
-        trace_ids=[trace_id for batch in batches for trace_id in batch.trace_id],
+        trace_ids=[batch.trace_id for batch in batches],
+        begins=[0, *accumulate(len(batch) for batch in batches[:-1])],
         keys=keys,
     )
 
 
-def _edges(series: Int64s, pane: Int64s) -> Int64s:
-    """Where each group of equal (series, pane) begins in sorted columns."""
-    changes = (series[1:] != series[:-1]) | (pane[1:] != pane[:-1])
-    return np.concatenate((np.zeros(1, dtype=np.int64), np.flatnonzero(changes) + 1))
-
-
 def _reduced_panes(
-    run: _Run, order: Int64s, edges: Int64s, steps: dict[str, dict[DurationUs, tuple[int, ...]]], step: DurationUs
+    run: _Run, order: Int64s, grouped: Groups, steps: dict[str, dict[DurationUs, tuple[int, ...]]], step: DurationUs
 ) -> Iterable[Pane]:
-    """A pane for each group; `order` are the rows sorted by series and pane, `edges` where groups begin."""
+    """A pane for each group; `order` are the rows of `run` as they are grouped."""
+    edges = grouped.edges
     time, latency, failed = run.time[order], run.latency[order], run.failed[order]
     weight = None if run.weight is None else run.weight[order]
-    ends = np.append(edges[1:], len(order))
-    first, last = np.minimum.reduceat(time, edges), np.maximum.reduceat(time, edges)
-    largest = np.maximum.reduceat(latency, edges)
     thresholds = [steps[run.keys[series].surface][step] for series in run.series[order[edges]].tolist()]
-    plain = _counts(edges, latency, failed, None, thresholds)
-    weighted = plain if weight is None else _counts(edges, latency, failed, weight, thresholds)
-    sums = _latency_sums(latency, weight, edges)
-    bins = _bins(latency, weight, edges)
-    failing = _evidence(run, order, edges, failed == FAILED, failing=True)
-    slowest = _evidence(run, order, edges, latency != NO_LATENCY, failing=False)
-    unit = np.ones(len(edges), dtype=bool) if weight is None else np.maximum.reduceat(weight, edges) == 1
-    for group in range(len(ends)):
+    plain = _counts(grouped, latency, failed, None, thresholds)
+    unit = None if weight is None else (np.maximum.reduceat(weight, edges) == 1).tolist()
+    weighted = plain if weight is None else _counts(grouped, latency, failed, weight, thresholds)
+    failing = _evidence(run, order, grouped, failed == FAILED, failing=True)
+    slowest = _evidence(run, order, grouped, latency != NO_LATENCY, failing=False)
+    columns = zip(
+        weighted,
+        np.minimum.reduceat(time, edges).tolist(),
+        np.maximum.reduceat(time, edges).tolist(),
+        _latency_sums(latency, weight, edges),
+        np.maximum.reduceat(latency, edges).tolist(),
+        _bins(latency, weight, grouped),
+        strict=True,
+    )
+    for place, (counts, first, last, lat_sum, lat_max, bins) in enumerate(columns):
         yield Pane(
-            weighted=weighted[group],
-            raw=None if unit[group] else plain[group],
-            first=EpochUs(int(first[group])),
-            last=EpochUs(int(last[group])),
-            lat_sum=sums[group],
-            lat_max=int(largest[group]),
-            bins=bins[group],
-            failing=failing.get(group, ()),
-            slowest=slowest.get(group, ()),
-        )
+            weighted=counts, raw=plain[place] if unit is not None and not unit[place] else None,
+            first=first, last=last, lat_sum=lat_sum, lat_max=lat_max, bins=bins,
+            failing=failing.get(place, ()), slowest=slowest.get(place, ()),
+        )  # fmt: skip
 
 
 def _counts(
-    edges: Int64s, latency: Int64s, failed: Int64s, weight: Int64s | None, thresholds: list[tuple[int, ...]]
+    grouped: Groups, latency: Int64s, failed: Int8s, weight: Int64s | None, thresholds: list[tuple[int, ...]]
 ) -> list[Counts]:
     def summed(rows: Bools) -> list[int]:
-        return [int(x) for x in np.add.reduceat(rows.astype(np.int64) if weight is None else rows * weight, edges)]
+        counted: list[int] = grouped.count(rows) if weight is None else grouped.sum(rows * weight)
+        return counted
 
-    everything = np.ones(len(latency), dtype=bool)
-    n, known = summed(everything), summed(failed != UNKNOWN)
-    bad, lat_n = summed(failed == FAILED), summed(latency != NO_LATENCY)
-    over = {t: summed((latency > t) & (latency != NO_LATENCY)) for t in sorted({t for ts in thresholds for t in ts})}
+    everything = np.ones(len(latency), dtype=np.bool_)
+    n, known, bad = summed(everything), summed(failed != UNKNOWN), summed(failed == FAILED)
+    lat_n = summed(latency != NO_LATENCY)
+    # NO_LATENCY is below every threshold.
+    over = {t: summed(latency > t) for t in sorted({t for ts in thresholds for t in ts})}
     return [
-        Counts(n[group], known[group], bad[group], lat_n[group], {t: over[t][group] for t in named})
-        for group, named in enumerate(thresholds)
+        Counts(n[place], known[place], bad[place], lat_n[place], {t: over[t][place] for t in named})
+        for place, named in enumerate(thresholds)
     ]
 
 
@@ -303,45 +308,34 @@ def _latency_sums(latency: Int64s, weight: Int64s | None, edges: Int64s) -> list
     return [int(x) for x in np.add.reduceat(exact, edges)]
 
 
-def _bins(latency: Int64s, weight: Int64s | None, edges: Int64s) -> list[dict[int, int]]:
-    """The sketch of each group: counts by (group, bin), found by sorting one combined key."""
-    measured = np.flatnonzero(latency != NO_LATENCY)
-    result: list[dict[int, int]] = [{} for _ in range(len(edges))]
-    if not len(measured):
-        return result
-    group = np.searchsorted(edges, measured, side="right") - 1
+def _bins(latency: Int64s, weight: Int64s | None, grouped: Groups) -> list[dict[int, int]]:
+    """The sketch of each group: counts by (group, bin)."""
     width = len(sketch.boundaries())
-    combined = group * width + sketch.bins_of(latency[measured])
-    if weight is None:
-        keys, counts = np.unique(combined, return_counts=True)
-    else:
-        keys, inverse = np.unique(combined, return_inverse=True)
-        counts = np.zeros(len(keys), dtype=np.int64)
-        np.add.at(counts, inverse, weight[measured])
-    groups, bins = np.divmod(keys, width)
-    for place, index, count in zip(groups.tolist(), bins.tolist(), counts.tolist(), strict=True):
-        result[place][index] = count
-    return result
+    combined = grouped.numbers() * width + sketch.bins_of(latency)
+    measured = latency != NO_LATENCY
+    if not measured.all():
+        combined = combined[measured]
+        weight = None if weight is None else weight[measured]
+    keys, counts = group.tallied(combined, weight, len(grouped) * width)
+    owners, bins = np.divmod(keys, width)
+    ends = np.searchsorted(owners, np.arange(1, len(grouped) + 1)).tolist()
+    indexes, tallies = bins.tolist(), counts.tolist()
+    return [dict(zip(indexes[a:b], tallies[a:b], strict=True)) for a, b in pairwise([0, *ends])]
 
 
 def _evidence(
-    run: _Run, order: Int64s, edges: Int64s, rows: Bools, *, failing: bool
+    run: _Run, order: Int64s, grouped: Groups, rows: Bools, *, failing: bool
 ) -> dict[int, tuple[Evidence, ...]]:
     """The strongest events of each group. `rows` marks, in the order of `order`, those that qualify."""
     places = np.flatnonzero(rows)
     if not len(places):
         return {}
-    group = np.searchsorted(edges, places, side="right") - 1
+    owners = grouped.numbers()[places]
     strength = run.time[order[places]] if failing else run.latency[order[places]]
-    ranked = np.lexsort((-strength, group))
-    places, group, strength = places[ranked], group[ranked], strength[ranked]
-    begins = np.concatenate((np.zeros(1, dtype=np.int64), np.flatnonzero(group[1:] != group[:-1]) + 1))
-    sizes = np.diff(np.append(begins, len(group)))
-    # The fifth strongest and everything equal to it: ties are settled by trace id, which columns do not hold.
-    least = strength[begins + np.minimum(sizes, EVIDENCE) - 1]
-    kept = strength >= np.repeat(least, sizes)
+    kept = group.largest(strength, group.edges_of(owners), EVIDENCE)
     found: dict[int, list[Evidence]] = {}
-    for row, place in zip(order[places[kept]].tolist(), group[kept].tolist(), strict=True):
-        event = Evidence(EpochUs(int(run.time[row])), run.trace_ids[row], int(run.latency[row]))
-        found.setdefault(place, []).append(event)
-    return {place: strongest(tuple(events), failing=failing) for place, events in found.items()}
+    chosen = order[places[kept]]
+    columns = (owners[kept], run.time[chosen], chosen, run.latency[chosen])
+    for owner, time, row, latency in zip(*(column.tolist() for column in columns), strict=True):
+        found.setdefault(owner, []).append(Evidence(time, run.trace_id(row), latency))
+    return {owner: strongest(tuple(events), failing=failing) for owner, events in found.items()}

@@ -9,6 +9,7 @@ boundaries are floor(gamma^k) in exact integers, so that every machine puts a va
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _NUMERATOR, _DENOMINATOR = 101, 99
 """gamma = (1 + a) / (1 - a) for the relative accuracy a = 1 %."""
 
+_LOG_GAMMA = math.log(_NUMERATOR / _DENOMINATOR)
+
 
 @cache
 def boundaries() -> Int64s:
@@ -36,8 +39,16 @@ def boundaries() -> Int64s:
 
 
 def bins_of(latencies: Int64s) -> Int64s:
-    """The bin of each latency: the first k with latency <= boundary k."""
-    return np.searchsorted(boundaries(), latencies, side="left")
+    """The bin of each latency: the first k with latency <= boundary k.
+
+    The logarithm says which, or a neighbour (a double is that exact); the integers decide.
+    """
+    bounds = boundaries()
+    guess = np.ceil(np.log(np.maximum(latencies, 1)) / _LOG_GAMMA).astype(np.int64)
+    np.minimum(guess, len(bounds) - 1, out=guess)
+    guess += latencies > bounds[guess]
+    guess -= (guess > 0) & (latencies <= bounds[guess - 1])
+    return guess
 
 
 @cache

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import structlog
 
 from evaluator.core.aggregate import Aggregator
@@ -25,6 +26,7 @@ from evaluator.wire.codecs import CODECS
 from evaluator.wire.dead_letter import dead_letter
 from evaluator.wire.decode import SourceDecoder
 from evaluator.wire.progress import LastRecord, SourceProgress
+from evaluator.wire.records import Records
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -33,11 +35,12 @@ if TYPE_CHECKING:
     from evaluator.core.partial import ClockDecision, Partial
     from evaluator.core.rule import Source
     from evaluator.core.watermark import PartitionTime
-    from evaluator.runtime.log.port import Fetched, Record
+    from evaluator.runtime.log.port import Fetched
     from evaluator.runtime.topics import Topics
     from evaluator.wire.codecs import Codecs
     from evaluator.wire.config.load import Config
     from evaluator.wire.decode import Decoded, Rejection
+    from evaluator.wire.records import Record
 
 log = structlog.get_logger(__name__)
 
@@ -189,13 +192,13 @@ class AggregateStage:
 
     def apply(self, fetched: Fetched) -> None:
         """Decode and add what was fetched, applying recorded decisions at their offsets."""
-        records = fetched.records
+        records = Records.of(fetched.records)
         if self._prime_until > self._read_from:
             records = self._primed(records)
         rows = 0
         while self._idle_advances and self._idle_advances[0].offset <= fetched.next_offset:
             advance = self._idle_advances.pop(0)
-            split = next((n for n in range(rows, len(records)) if records[n].offset >= advance.offset), len(records))
+            split = max(rows, int(np.searchsorted(records.offsets, advance.offset)))
             self._add(records[rows:split], max(advance.offset, self._aggregator.next_offset), fetched.at)
             self._aggregator.idle(advance.until)
             rows = split
@@ -205,18 +208,18 @@ class AggregateStage:
         if self._may_decide:
             self._observe(fetched, accepted=accepted)
 
-    def _primed(self, records: Sequence[Record]) -> Sequence[Record]:
+    def _primed(self, records: Records) -> Records:
         """Show the records before the restart to the deduplication only; returns the others."""
-        again = [record for record in records if record.offset < self._prime_until]
-        self._decoder.prime(again, self._known_future)
-        return records[len(again) :]
+        seen = int(np.searchsorted(records.offsets, self._prime_until))
+        self._decoder.prime(records[:seen], self._known_future)
+        return records[seen:]
 
-    def _add(self, records: Sequence[Record], next_offset: int, now: EpochUs) -> bool:
+    def _add(self, records: Records, next_offset: int, now: EpochUs) -> bool:
         if next_offset <= self._aggregator.next_offset and not records:
             return False
         clock = now if self._may_decide else None
         decoded = self._decoder.decode(records, self._aggregator.table, clock, self._known_future)
-        first = records[0].offset if records else next_offset
+        first = int(records.offsets[0]) if records else next_offset
         by_clock = [FutureRejection(r.offset, r.index) for r in decoded.rejections if r.by_clock]
         before = self._aggregator.time.watermark
         self._aggregator.add(decoded.events, first, next_offset, by_clock)
@@ -229,9 +232,9 @@ class AggregateStage:
             self._last = LastRecord(newest.offset, newest.timestamp or 0, progress_wire.checksum_of(newest.value))
         self._count(decoded)
         if decoded.rejections:
-            by_offset = {record.offset: record for record in records}
             for offset, of_record in groupby(decoded.rejections, key=lambda rejection: rejection.offset):
-                self._letters.append(self._letter(list(of_record), by_offset[offset]))
+                record = records[int(np.searchsorted(records.offsets, offset))]
+                self._letters.append(self._letter(list(of_record), record))
         return len(decoded.events) > 0
 
     def _letter(self, rejections: Sequence[Rejection], record: Record) -> Outgoing:

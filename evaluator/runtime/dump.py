@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from evaluator.core.partial import ClockDecision
-    from evaluator.runtime.log.port import Log, Record
+    from evaluator.runtime.log.port import Log
+    from evaluator.wire.records import Record
 
 AT_ONCE = 5_000
 WAIT_S = 0.2

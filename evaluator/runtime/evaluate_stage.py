@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from evaluator.core.evaluate import Changes, ProgressId, SourceState
     from evaluator.core.partial import Partial
     from evaluator.core.rule import RuleSet
-    from evaluator.runtime.log.port import Fetched, Record
+    from evaluator.runtime.log.port import Fetched
     from evaluator.runtime.topics import Topics
     from evaluator.wire.codecs import Codecs
+    from evaluator.wire.records import Record
     from evaluator.wire.state import Restored
 
 log = structlog.get_logger(__name__)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from evaluator.runtime.aggregate_stage import AggregateStage
-    from evaluator.runtime.log.port import Record
     from evaluator.wire.config.load import Config
+    from evaluator.wire.records import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from evaluator.runtime.log.port import Outgoing, Partition
 if TYPE_CHECKING:
     from evaluator.core.event import DurationUs, EpochUs
     from evaluator.core.rule import RuleSet
-    from evaluator.runtime.log.port import Fetched, Record
+    from evaluator.runtime.log.port import Fetched
+    from evaluator.wire.records import Record
 
 COMMIT_EARLY = 16 * 1024 * 1024
 """Bytes pending at which a commit does not wait for its interval, and reading waits for the commit before it."""

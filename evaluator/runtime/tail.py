@@ -9,7 +9,8 @@ from evaluator.runtime.log.port import Partition
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from evaluator.runtime.log.port import Log, Record
+    from evaluator.runtime.log.port import Log
+    from evaluator.wire.records import Record
 
 POLL_S = 0.5
 AT_ONCE = 1_000

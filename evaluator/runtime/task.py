@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from evaluator.core.event import EpochUs
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.delivery import Stamp
-    from evaluator.runtime.log.port import Fetched, Log, Record
+    from evaluator.runtime.log.port import Fetched, Log
     from evaluator.runtime.stage import Observer, Outbox, Stage
+    from evaluator.wire.records import Record
 
 log = structlog.get_logger(__name__)
 

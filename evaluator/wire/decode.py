@@ -13,7 +13,7 @@ What happens to an event, in this order; each step sees only what the one before
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
 from evaluator.wire.config.model import LatencySpan
 from evaluator.wire.dedup import Dedup
-from evaluator.wire.field import RECORD_TIMESTAMP, Record, record_field
+from evaluator.wire.field import RECORD_TIMESTAMP, record_column
 from evaluator.wire.guard import late_for_clock, late_for_record
 from evaluator.wire.memo import Memo
+from evaluator.wire.records import Record, Records
 from evaluator.wire.rejection import Reason, Rejection, shown
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class SourceDecoder:
         self._failed = None if fields.failed is None else Memo(_outcome(fields.failed))
         self._dedup = Dedup(source.dedup) if source.dedup and fields.id else None
         paths = self._paths()
-        self._about_record = {path: get for path in paths if (get := record_field(path, source.topic))}
+        self._about_record = {path: get for path in paths if (get := record_column(path, source.topic))}
         in_payload = tuple(path for path in paths if path not in self._about_record)
         self._column = {path: number for number, path in enumerate((*in_payload, *self._about_record))}
         self._read = format_.reader(source, in_payload)
@@ -144,12 +145,13 @@ class SourceDecoder:
         (offset, index) of the events that a clock rejected in an earlier run: they are rejected again.
         """
         outcome = _Outcome()
+        records = Records.of(records)
         events = self._admitted(records, now, recorded, outcome)
         latency = self._latencies(events)
         bad = latency == column.BAD
         classes = self._classifier.classify(self._values(events, self._classifier.fields), len(events), table)
         batch = EventBatch(
-            offset=_offsets(records)[events.position],
+            offset=records.offsets[events.position],
             time=events.time,
             failed=self._outcomes(events),
             latency=np.where(bad, NO_LATENCY, latency),
@@ -171,22 +173,22 @@ class SourceDecoder:
     def prime(self, records: Sequence[Record], recorded: Collection[tuple[int, int]] = ()) -> None:
         """Learn the ids of the `dedup` offsets before those that are decoded next. Counts nothing."""
         if self._dedup is not None:
-            self._admitted(records, None, recorded, _Outcome())
+            self._admitted(Records.of(records), None, recorded, _Outcome())
 
     def _admitted(
-        self, records: Sequence[Record], now: EpochUs | None, recorded: Collection[tuple[int, int]], outcome: _Outcome
+        self, records: Records, now: EpochUs | None, recorded: Collection[tuple[int, int]], outcome: _Outcome
     ) -> _Events:
         events = self._filtered(self._rows(records, outcome), outcome)
         events = self._valued(events, records, outcome)
         events = self._guarded(events, records, now, recorded, outcome)
         return self._deduplicated(events, records, outcome)
 
-    def _rows(self, records: Sequence[Record], outcome: _Outcome) -> _Events:
+    def _rows(self, records: Records, outcome: _Outcome) -> _Events:
         live, positions = self._readable(records, outcome)
-        rows = self._read([record.value or b"" for record in live], live)
+        rows = self._read(cast("list[bytes]", live.values), live)
         outcome.skipped += rows.skipped
         for number, event, fault in rows.faults:
-            outcome.rejections.append(Rejection(live[number].offset, event, fault.reason, fault.detail))
+            outcome.rejections.append(Rejection(int(live.offsets[number]), event, fault.reason, fault.detail))
         if rows.position is not None:
             positions = positions[np.array(rows.position, dtype=np.int64)]
         count = len(rows.rows)
@@ -195,13 +197,13 @@ class SourceDecoder:
         if not count:
             columns = [()] * (len(self._column) - len(self._about_record))
         for get in self._about_record.values():
-            of_record = [get(record) for record in records]
+            of_record = get(records)
             columns.append(tuple([of_record[position] for position in positions.tolist()]))
         return _Events(columns, positions, index, time=np.zeros(count, dtype=np.int64))
 
-    def _readable(self, records: Sequence[Record], outcome: _Outcome) -> tuple[Sequence[Record], Int64s]:
+    def _readable(self, records: Records, outcome: _Outcome) -> tuple[Records, Int64s]:
         """The records that have a value of acceptable size, and where they stand in `records`."""
-        values = [record.value for record in records]
+        values = records.values
         limit = self._source.max_record_bytes
         if all(values) and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # no None among them
             return records, np.arange(len(records), dtype=np.int64)
@@ -211,10 +213,10 @@ class SourceDecoder:
                 outcome.skipped += 1
             elif len(value) > limit:
                 detail = f"{len(value)} bytes are more than max_record_bytes, {limit}"
-                outcome.rejections.append(Rejection(records[position].offset, 0, Reason.TOO_LARGE, detail))
+                outcome.rejections.append(Rejection(int(records.offsets[position]), 0, Reason.TOO_LARGE, detail))
             else:
                 kept.append(position)
-        return [records[position] for position in kept], np.array(kept, dtype=np.int64)
+        return records.only(kept), np.array(kept, dtype=np.int64)
 
     def _values(self, events: _Events, paths: Sequence[str]) -> list[column.Column]:
         return [events.columns[self._column[path]] for path in paths]
@@ -229,7 +231,7 @@ class SourceDecoder:
         outcome.skipped += len(passes) - int(passes.sum())
         return events.only(passes)
 
-    def _valued(self, events: _Events, records: Sequence[Record], outcome: _Outcome) -> _Events:
+    def _valued(self, events: _Events, records: Records, outcome: _Outcome) -> _Events:
         """Events with their time and weight; those that lack a time or have a wrong value are rejected."""
         events.time = self._times(events, self._time)
         good = events.time >= 0
@@ -256,16 +258,16 @@ class SourceDecoder:
     def _guarded(
         self,
         events: _Events,
-        records: Sequence[Record],
+        records: Records,
         now: EpochUs | None,
         recorded: Collection[tuple[int, int]],
         outcome: _Outcome,
     ) -> _Events:
-        timestamps = [record.timestamp for record in records]
-        by_record = late_for_record(events.time, timestamps, events.position, self._source.max_future)
-        by_clock = late_for_clock(events.time, timestamps, events.position, self._source.max_future, now)
+        limit = self._source.max_future
+        by_record = late_for_record(events.time, records.timestamps, events.position, limit)
+        by_clock = late_for_clock(events.time, records.timestamps, events.position, limit, now)
         if recorded:
-            offsets = _offsets(records)[events.position].tolist()
+            offsets = records.offsets[events.position].tolist()
             again = [each in recorded for each in zip(offsets, events.index.tolist(), strict=True)]
             by_clock |= np.array(again, dtype=np.bool_)
         for event in np.flatnonzero(by_record | by_clock).tolist():
@@ -274,11 +276,11 @@ class SourceDecoder:
             outcome.rejections.append(_rejection(events, event, records, Reason.FUTURE, detail, by_clock=clock))
         return events.only(~(by_record | by_clock))
 
-    def _deduplicated(self, events: _Events, records: Sequence[Record], outcome: _Outcome) -> _Events:
+    def _deduplicated(self, events: _Events, records: Records, outcome: _Outcome) -> _Events:
         dedup = self._dedup
         if dedup is None:
             return events
-        offsets = _offsets(records)[events.position].tolist()
+        offsets = records.offsets[events.position].tolist()
         ids = self._texts(events, self._fields.id)
         fresh = np.array([dedup.fresh(offset, each) for offset, each in zip(offsets, ids, strict=True)], dtype=np.bool_)
         outcome.duplicates += len(fresh) - int(fresh.sum())
@@ -304,14 +306,10 @@ class SourceDecoder:
         return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])
 
 
-def _offsets(records: Sequence[Record]) -> Int64s:
-    return np.array([record.offset for record in records], dtype=np.int64)
-
-
 def _rejection(
-    events: _Events, event: int, records: Sequence[Record], reason: Reason, detail: str, *, by_clock: bool = False
+    events: _Events, event: int, records: Records, reason: Reason, detail: str, *, by_clock: bool = False
 ) -> Rejection:
-    offset = records[int(events.position[event])].offset
+    offset = int(records.offsets[events.position[event]])
     return Rejection(offset, int(events.index[event]), reason, detail, by_clock)
 
 

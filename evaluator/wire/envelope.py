@@ -171,14 +171,15 @@ def _value(raw: bytes, encoding: str | None) -> bytes | None:
 
 
 def envelope(
-    timestamp: int, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]],
+    timestamp: int, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]],
     offset: int | None = None,
 ) -> bytes:  # fmt: skip
     """The envelope line of a record, newline included."""
     fields: dict[str, Any] = {"timestamp": timestamp} if offset is None else {"offset": offset, "timestamp": timestamp}
     if key is not None:
         fields["key"] = key.decode("utf-8", "replace")
-    named = {name: data.decode("utf-8", "replace") for name, data in headers}
+    # The last one of a name counts, and a null one is as good as none.
+    named = {name: data.decode("utf-8", "replace") for name, data in dict(headers).items() if data is not None}
     if named:
         fields["headers"] = named
     try:

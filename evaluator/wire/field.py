@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from evaluator.wire.records import NO_ENVELOPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from evaluator.wire.records import Record, Records
 
 RECORD_TIMESTAMP = "record.timestamp"
 _RECORD_TOPIC = "record.topic"
@@ -22,50 +26,31 @@ _WORD = 64
 """Bits of the longest integer that somebody would use as an id."""
 
 
-class Record(Protocol):
-    """A record of a log, as far as decoding needs it.
-
-    `timestamp` is in milliseconds; 0 and less is absent. None says that there is no envelope at all: the
-    future guard is off, and every field about the record is absent.
-    """
-
-    @property
-    def offset(self) -> int:
-        """The position in the partition."""
-
-    @property
-    def timestamp(self) -> int | None:
-        """When it was produced or appended."""
-
-    @property
-    def key(self) -> bytes | None:
-        """The record's key."""
-
-    @property
-    def value(self) -> bytes | None:
-        """The payload; None is a tombstone."""
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """Names and values, in order."""
-
-
-def record_field(path: str, topic: str) -> Callable[[Record], object] | None:
-    """What reads the field `path` of a record; None where the path leads into the payload."""
+def record_column(path: str, topic: str) -> Callable[[Records], Sequence[object]] | None:
+    """What reads the field `path` of records; None where the path leads into the payload."""
     if path == RECORD_TIMESTAMP:
-        return timestamp_ms
+        return _timestamps
     if path == _RECORD_TOPIC:
-        return lambda record: None if record.timestamp is None else topic
+        return lambda records: [topic if there else None for there in _enveloped(records)]
     if path == _KEY:
-        return lambda record: None if record.timestamp is None else _decoded(record.key)
+        return lambda records: [None if record.timestamp is None else _decoded(record.key) for record in records]
     if path.startswith(_HEADER):
-        return lambda record: _header(record, path.removeprefix(_HEADER))
+        name = path.removeprefix(_HEADER)
+        return lambda records: [_header(record, name) for record in records]
     return None
 
 
-def timestamp_ms(record: Record) -> int | None:
-    """The record's timestamp, None where it has none."""
-    return record.timestamp if record.timestamp is not None and record.timestamp > 0 else None
+def _enveloped(records: Records) -> list[bool]:
+    there: list[bool] = (records.timestamps != NO_ENVELOPE).tolist()
+    return there
+
+
+def _timestamps(records: Records) -> Sequence[object]:
+    """Their timestamps, None where they have none."""
+    stamps: list[int] = records.timestamps.tolist()
+    if not stamps or min(stamps) > 0:
+        return stamps
+    return [stamp if stamp > 0 else None for stamp in stamps]
 
 
 def _header(record: Record, name: str) -> str | None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from evaluator.wire.records import NO_ENVELOPE
 
+if TYPE_CHECKING:
     import numpy.typing as npt
 
     from evaluator.core.event import DurationUs, EpochUs, Int64s
@@ -22,21 +22,18 @@ _LAST_MS = 10**15
 
 
 def late_for_record(
-    time: Int64s, timestamps: Sequence[int | None], position: Int64s, max_future: DurationUs
+    time: Int64s, timestamps: Int64s, position: Int64s, max_future: DurationUs
 ) -> npt.NDArray[np.bool_]:
-    """Which events are more than `max_future` after their record's timestamp (in ms; None, 0 and less: absent)."""
-    known = [stamp if stamp is not None and 0 < stamp < _LAST_MS else _LAST_MS for stamp in timestamps]
-    latest = np.array(known, dtype=np.int64) * 1000 + max_future
-    return time > latest[position]
+    """Which events are more than `max_future` after their record's timestamp (in ms; 0 and less: absent)."""
+    known = np.where((timestamps > 0) & (timestamps < _LAST_MS), timestamps, _LAST_MS)
+    return time > (known * 1000 + max_future)[position]
 
 
 def late_for_clock(
-    time: Int64s, timestamps: Sequence[int | None], position: Int64s, max_future: DurationUs, now: EpochUs | None
+    time: Int64s, timestamps: Int64s, position: Int64s, max_future: DurationUs, now: EpochUs | None
 ) -> npt.NDArray[np.bool_]:
-    """Which events are more than `max_future` after `now`: none without a clock, or without an envelope (None)."""
+    """Which events are more than `max_future` after `now`: none without a clock, or without an envelope."""
     if now is None:
         return np.zeros(len(time), dtype=np.bool_)
-    late = time > now + max_future
-    if None in timestamps:
-        late &= np.array([stamp is not None for stamp in timestamps], dtype=np.bool_)[position]
+    late: npt.NDArray[np.bool_] = (time > now + max_future) & (timestamps != NO_ENVELOPE)[position]
     return late

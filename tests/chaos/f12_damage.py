@@ -26,7 +26,7 @@ from evaluator.wire import state as state_wire
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evaluator.runtime.log.port import Record
+    from evaluator.wire.records import Record
 
 WHAT = "stored state is damaged, missing, newer, or the logs are others: refused, and nothing is published"
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaProducer
 
-    from evaluator.runtime.log.port import Record
+    from evaluator.wire.records import Record
 
 PATIENCE_S = 60.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,7 @@ from evaluator.wire.decode import Decoded, SourceDecoder
 from evaluator.wire.dedup import Dedup
 from evaluator.wire.instant import instant
 from evaluator.wire.number import micros, number_of
+from evaluator.wire.records import Record
 
 BATCHES = ("one", "array", "lines", "auto")
 
@@ -76,14 +77,6 @@ def test_a_column_of_latencies_is_what_each_latency_is_alone(column: list[object
 T0 = 1_769_601_600_000
 
 
-class Rec(NamedTuple):
-    offset: int
-    timestamp: int | None
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
-
 def matcher(**tests: object) -> Matcher:
     return Matcher((tuple((path, parse_test(test)) for path, test in tests.items()),))
 
@@ -113,7 +106,7 @@ timed = st.builds(
 timed_arrays = st.lists(timed, max_size=3).map(lambda events: b"[" + b",".join(events) + b"]")
 
 
-def record_runs(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Rec]]:
+def record_runs(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Record]]:
     """Runs of records of one partition, most of which hold `events`."""
     steps = st.tuples(
         st.integers(1, 3),
@@ -125,10 +118,10 @@ def record_runs(events: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Rec]
     return st.lists(steps, min_size=2, max_size=12).map(placed)
 
 
-def placed(steps: list[tuple[Any, ...]]) -> list[Rec]:
+def placed(steps: list[tuple[Any, ...]]) -> list[Record]:
     """Records whose offsets are the sums of the steps."""
     offsets = accumulate(step for step, *_ in steps)
-    return [Rec(offset, *rest) for offset, (_, *rest) in zip(offsets, steps, strict=True)]
+    return [Record(offset, *rest) for offset, (_, *rest) in zip(offsets, steps, strict=True)]
 
 
 records = record_runs(timed)
@@ -162,7 +155,7 @@ def test_no_bytes_raise_out_of_decode_and_every_record_is_accounted_for(batch: s
     source = replace(SOURCE, batch=batch)  # type: ignore[arg-type]  # one of them
 
     @given(record_runs(timed_arrays if batch == "array" else timed), clocks)
-    def law(sent: list[Rec], now: int | None) -> None:
+    def law(sent: list[Record], now: int | None) -> None:
         nonlocal examples, reached
         decoded = SourceDecoder(source).decode(sent, table(), None if now is None else EpochUs(now))
         examples += 1
@@ -176,7 +169,7 @@ def test_no_bytes_raise_out_of_decode_and_every_record_is_accounted_for(batch: s
 
 
 @given(records, clocks, st.sets(st.integers(0, 12)))
-def test_how_a_log_is_cut_into_batches_changes_nothing(sent: list[Rec], now: int | None, cuts: set[int]) -> None:
+def test_how_a_log_is_cut_into_batches_changes_nothing(sent: list[Record], now: int | None, cuts: set[int]) -> None:
     clock = None if now is None else EpochUs(now)
     whole = SourceDecoder(SOURCE).decode(sent, table(), clock)
     edges = sorted({0, len(sent)} | {cut for cut in cuts if cut < len(sent)})
@@ -187,7 +180,7 @@ def test_how_a_log_is_cut_into_batches_changes_nothing(sent: list[Rec], now: int
 
 @given(records, clocks, st.integers(0, 12))
 def test_recorded_decisions_take_the_place_of_the_clock_also_across_a_restart(
-    sent: list[Rec], now: int | None, restart: int
+    sent: list[Record], now: int | None, restart: int
 ) -> None:
     undisturbed, first = SourceDecoder(SOURCE), table()
     before = undisturbed.decode(sent[:restart], first, None if now is None else EpochUs(now))

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from evaluator.core.event import SECOND, EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
-from evaluator.runtime.log.port import Fetched, Record
+from evaluator.runtime.log.port import Fetched
 from evaluator.runtime.topics import Topics
 from evaluator.wire.config.load import load_rules
+from evaluator.wire.records import Record
 from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from evaluator.core.partial import FutureRejection, IdleAdvance
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused, Superseded
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
-from evaluator.runtime.log.port import Fetched, Record
+from evaluator.runtime.log.port import Fetched
 from evaluator.runtime.topics import Topics
 from evaluator.wire import partial as partial_wire
 from evaluator.wire.config.load import load_rules
+from evaluator.wire.records import Record
 from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:

@@ -17,16 +17,17 @@ from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.rule import Source, Surface
 from evaluator.core.watermark import SourceTime
 from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
-from evaluator.runtime.log.port import Outgoing, Record
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.view import View
 from evaluator.wire.record import Publisher
+from evaluator.wire.records import Record
 from evaluator.wire.schema import alert_schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evaluator.core.alert import Transition
+    from evaluator.runtime.log.port import Outgoing
 
 TOPICS = Topics("app")
 TELLING = Telling()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,20 +13,13 @@ from evaluator.core.rule import GroupField
 from evaluator.wire.config.matcher import Matcher, parse_test
 from evaluator.wire.config.model import FieldsConfig, LatencySpan, SourceConfig, SurfaceConfig
 from evaluator.wire.decode import Decoded, Reason, SourceDecoder
+from evaluator.wire.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 T0 = 1_769_601_600_000
 """2026-01-28T12:00:00Z in milliseconds."""
-
-
-class Rec(NamedTuple):
-    offset: int
-    timestamp: int | None
-    value: bytes | None
-    key: bytes | None = None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def matcher(**tests: object) -> Matcher:
@@ -37,8 +30,8 @@ FIELDS = FieldsConfig(time="t", latency="ms", latency_unit="ms", failed=matcher(
 SOURCE = SourceConfig("events", "t.events", "json", FIELDS, (SurfaceConfig("api"),))
 
 
-def record(offset: int = 0, timestamp: int | None = T0, **event: object) -> Rec:
-    return Rec(offset, timestamp, json.dumps({"t": T0, **event}).encode())
+def record(offset: int = 0, timestamp: int | None = T0, **event: object) -> Record:
+    return Record(offset, timestamp, None, json.dumps({"t": T0, **event}).encode())
 
 
 def table_of(source: SourceConfig) -> SeriesTable:
@@ -46,7 +39,7 @@ def table_of(source: SourceConfig) -> SeriesTable:
 
 
 def decode(
-    *records: Rec, source: SourceConfig = SOURCE, now: int | None = None, recorded: Collection[tuple[int, int]] = ()
+    *records: Record, source: SourceConfig = SOURCE, now: int | None = None, recorded: Collection[tuple[int, int]] = ()
 ) -> Decoded:
     clock = None if now is None else EpochUs(now)
     return SourceDecoder(source).decode(records, table_of(source), clock, recorded)
@@ -107,7 +100,7 @@ def test_no_records_give_no_events() -> None:
     ],
 )
 def test_a_bad_record_is_rejected_with_its_reason_and_its_neighbours_are_not(value: bytes, reason: str) -> None:
-    decoded = decode(record(3), Rec(4, T0, value), record(5))
+    decoded = decode(record(3), Record(4, T0, None, value), record(5))
     assert reasons(decoded) == [(4, 0, reason)]
     assert decoded.events.offset.tolist() == [3, 5]
 
@@ -126,13 +119,13 @@ def test_a_bad_record_is_rejected_with_its_reason_and_its_neighbours_are_not(val
     ],
 )
 def test_what_real_producers_vary_is_accepted(value: bytes) -> None:
-    assert decode(Rec(0, T0, value)).events.time.tolist() == [T0 * 1000]
+    assert decode(Record(0, T0, None, value)).events.time.tolist() == [T0 * 1000]
 
 
 @pytest.mark.parametrize("latency", [-1, -0.001, "fast", True, 1e400, 10**18 + 1, {"a": 1}])
 def test_a_bad_latency_is_dropped_and_counted_but_the_event_stays(latency: object) -> None:
     text = json.dumps({"t": T0, "status": 500, "ms": latency}).replace("Infinity", "1e400")
-    decoded = decode(Rec(0, T0, text.encode()))
+    decoded = decode(Record(0, T0, None, text.encode()))
     assert decoded.events.latency.tolist() == [NO_LATENCY]
     assert decoded.events.failed.tolist() == [FAILED]
     assert decoded.bad_latencies == 1
@@ -145,7 +138,7 @@ def test_a_latency_of_ten_to_the_15_us_is_the_largest() -> None:
 
 def test_a_tombstone_is_skipped_and_a_record_that_is_too_large_is_rejected() -> None:
     source = replace(SOURCE, max_record_bytes=30)
-    decoded = decode(record(1), Rec(2, T0, None), record(3, text="x" * 30), record(4), source=source)
+    decoded = decode(record(1), Record(2, T0, None, None), record(3, text="x" * 30), record(4), source=source)
     assert decoded.events.offset.tolist() == [1, 4]
     assert decoded.skipped == 1
     assert reasons(decoded) == [(3, 0, "too_large")]
@@ -298,7 +291,7 @@ class TestDuplicates:
     def test_the_same_id_twice_in_one_record_is_a_duplicate(self) -> None:
         source = replace(self.SOURCE, batch="array")
         value = json.dumps([{"t": T0, "id": 1}, {"t": T0, "id": 1}, {"t": T0, "id": "1"}]).encode()
-        decoded = decode(Rec(0, T0, value), source=source)
+        decoded = decode(Record(0, T0, None, value), source=source)
         assert (decoded.ok, decoded.duplicates) == (1, 2)
 
 
@@ -327,25 +320,25 @@ class TestBatches:
     )
     def test_a_bad_event_rejects_only_itself(self, batch: str, value: bytes, times: int, rejected: list[str]) -> None:
         source = replace(SOURCE, batch=batch)  # type: ignore[arg-type]  # one of them
-        decoded = decode(Rec(5, T0, value % {b"g": self.GOOD}), record(6) if batch != "array" else Rec(6, T0, b"[]"),
-                         source=source)  # fmt: skip
+        last = record(6) if batch != "array" else Record(6, T0, None, b"[]")
+        decoded = decode(Record(5, T0, None, value % {b"g": self.GOOD}), last, source=source)
         assert [reason for _, _, reason in reasons(decoded)] == rejected
         assert decoded.events.offset.tolist() == [5] * times + ([6] if batch != "array" else [])
 
     def test_an_empty_array_is_skipped(self) -> None:
-        decoded = decode(Rec(0, T0, b" [ ] "), source=replace(SOURCE, batch="array"))
+        decoded = decode(Record(0, T0, None, b" [ ] "), source=replace(SOURCE, batch="array"))
         assert (decoded.ok, decoded.skipped, decoded.rejections) == (0, 1, [])
 
     def test_the_index_of_a_rejection_is_that_of_the_event_in_its_record(self) -> None:
         value = json.dumps([{"t": T0}, {"t": "x"}, 5, {"t": T0 * 2}, {}]).encode()
-        decoded = decode(Rec(9, T0, value), source=replace(SOURCE, batch="array"))
+        decoded = decode(Record(9, T0, None, value), source=replace(SOURCE, batch="array"))
         assert reasons(decoded) == [
             (9, 1, "bad_value"), (9, 2, "wrong_shape"), (9, 3, "future"), (9, 4, "missing_time"),
         ]  # fmt: skip
 
     def test_a_batch_of_many_events_may_hold_more_brackets_than_one_event_may_be_deep(self) -> None:
         value = json.dumps([{"t": T0, "x": {"y": [1]}}] * 1000).encode()
-        assert decode(Rec(0, T0, value), source=replace(SOURCE, batch="array")).ok == 1000
+        assert decode(Record(0, T0, None, value), source=replace(SOURCE, batch="array")).ok == 1000
 
 
 class TestFieldsOfTheRecord:
@@ -379,7 +372,12 @@ class TestFieldsOfTheRecord:
 
     def test_a_field_of_the_record_belongs_to_every_event_of_its_batch(self) -> None:
         source = replace(with_fields(time="record.timestamp"), batch="array")
-        decoded = decode(Rec(0, T0, b"[{},{}]"), Rec(1, T0 + 1, b"x"), Rec(2, T0 + 2, b"[{}]"), source=source)
+        decoded = decode(
+            Record(0, T0, None, b"[{},{}]"),
+            Record(1, T0 + 1, None, b"x"),
+            Record(2, T0 + 2, None, b"[{}]"),
+            source=source,
+        )
         assert decoded.events.time.tolist() == [T0 * 1000, T0 * 1000, (T0 + 2) * 1000]
 
 

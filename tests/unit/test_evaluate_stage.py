@@ -18,11 +18,12 @@ from evaluator.core.partial import Origin, Partial
 from evaluator.core.watermark import BEGINNING, PartitionTime
 from evaluator.errors import SchemaRefused, StateRefused, Superseded
 from evaluator.runtime.evaluate_stage import REWRITTEN_AT_ONCE, EvaluateStage, Publishing
-from evaluator.runtime.log.port import Fetched, Record
+from evaluator.runtime.log.port import Fetched
 from evaluator.runtime.topics import Topics
 from evaluator.wire import partial as partial_wire
 from evaluator.wire.codecs import CODECS, Codecs
 from evaluator.wire.record import Publisher
+from evaluator.wire.records import Record
 from evaluator.wire.state import META_KEY
 
 if TYPE_CHECKING:

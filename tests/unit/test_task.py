@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Fetched, Record
+    from evaluator.runtime.log.port import Fetched
+    from evaluator.wire.records import Record
 
 OUT, OWN, IN = Partition("out", 0), Partition("own", 0), Partition("in", 0)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from evaluator.runtime.log.port import Partition
 
 if TYPE_CHECKING:
-    from evaluator.runtime.log.port import Log, Reader, Record
+    from evaluator.runtime.log.port import Log, Reader
+    from evaluator.wire.records import Record
 
 AT_ONCE = 10_000
 """Records of one poll: bounds what is in memory besides what the caller keeps."""

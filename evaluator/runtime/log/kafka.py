@@ -44,10 +44,11 @@ from evaluator.runtime.log.steps import Steps
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from evaluator.runtime.log.port import Outgoing, Owner, Rebalance, Record, TopicSpec
+    from evaluator.runtime.log.port import Outgoing, Owner, Rebalance, TopicSpec
     from evaluator.runtime.log.rights import Right
     from evaluator.runtime.log.steps import Step
     from evaluator.runtime.settings import KafkaSettings
+    from evaluator.wire.records import Record
 
 AT_ONCE = 5_000
 """Records that a whole read takes at a time: one turn of the event loop."""

@@ -29,8 +29,9 @@ from evaluator.runtime.log.port import Fetched, OffsetOutOfRange, Partition, Sta
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from evaluator.runtime.log.port import Rebalance, Record
+    from evaluator.runtime.log.port import Rebalance
     from evaluator.runtime.log.steps import Steps
+    from evaluator.wire.records import Record
 
     class Questions(Protocol):
         """What is asked about the cluster."""

@@ -8,10 +8,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
 from evaluator.runtime.log.kafka_client import PATIENT, closed, is_deaf, limited, started
 from evaluator.runtime.log.kafka_fetch import hand_out_our_records
-from evaluator.runtime.log.port import KafkaUnreachable, OffsetOutOfRange, Partition, Record
+from evaluator.runtime.log.port import KafkaUnreachable, OffsetOutOfRange, Partition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from evaluator.wire.records import Record
 
     Bounds = Callable[[Partition], Awaitable[tuple[int, int]]]
 

@@ -21,15 +21,16 @@ from evaluator.runtime.log.memory_consumer import MemoryConsumer
 from evaluator.runtime.log.memory_group import Member
 from evaluator.runtime.log.memory_producer import MemoryProducer
 from evaluator.runtime.log.memory_reader import MemoryReader
-from evaluator.runtime.log.port import Outgoing, Partition, Record, RecordTooLarge
+from evaluator.runtime.log.port import Outgoing, Partition, RecordTooLarge
 from evaluator.runtime.log.steps import Journal, Step, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Headers, Owner, Rebalance, TopicInfo, TopicSpec
+    from evaluator.runtime.log.port import Owner, Rebalance, TopicInfo, TopicSpec
     from evaluator.runtime.log.rights import Right
+    from evaluator.wire.records import Headers, Record
 
 
 class MemoryLog:

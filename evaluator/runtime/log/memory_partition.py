@@ -17,7 +17,7 @@ from itertools import count, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from evaluator.runtime.log.port import Headers, Record
+from evaluator.wire.records import Headers, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from evaluator.runtime.log.port import OffsetOutOfRange, Partition, Record
+from evaluator.runtime.log.port import OffsetOutOfRange, Partition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluator.runtime.log.memory_cluster import Cluster
+    from evaluator.wire.records import Record
 
 
 class MemoryReader:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from evaluator.core.event import EpochUs
 from evaluator.errors import EvaluatorError
+from evaluator.wire.records import Headers, Record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -29,28 +30,12 @@ class Partition(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which means nothing here
 
 
-Headers = tuple[tuple[str, bytes], ...]
-
-
-class Record(NamedTuple):
-    """A record as read. `timestamp` is in milliseconds since 1970 (-1: absent); a None value is a tombstone.
-
-    A None timestamp marks a bare line of a file, which has neither timestamp nor key nor headers.
-    """
-
-    offset: int
-    timestamp: int | None
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-
-
 class Fetched(NamedTuple):
     """What one successful fetch of a partition returned.
 
-    `records` may be empty. `next_offset` is the position after them (past markers and compacted gaps);
-    `high_watermark` the end of the log, open transactions included; `at` the local time of the fetch.
-    `is_continuous` is false where a fetch of the partition failed since the one before.
+    `records` may be empty, and are best a `Records`, which has no object each. `next_offset` is the position after
+    them (past markers and compacted gaps); `high_watermark` the end of the log, open transactions included; `at` the
+    local time of the fetch. `is_continuous` is false where a fetch of the partition failed since the one before.
     """
 
     records: Sequence[Record]

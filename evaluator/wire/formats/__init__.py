@@ -24,7 +24,7 @@ from evaluator.wire.rejection import Fault
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from evaluator.wire.field import Record
+    from evaluator.wire.records import Records
 
 Row = tuple[object, ...]
 """JSON values; strings hold no half surrogates."""
@@ -49,8 +49,8 @@ class Rows:
 class Reader(Protocol):
     """A format, compiled for one source."""
 
-    def __call__(self, values: Sequence[bytes], records: Sequence[Record]) -> Rows:
-        """Read `values`, which are the values of `records`. Total: no bytes make it raise."""
+    def __call__(self, values: Sequence[bytes], records: Records) -> Rows:
+        """Read `values`, which are the values of `records` (none of them None). Total: no bytes make it raise."""
 
 
 @dataclass(frozen=True, slots=True)

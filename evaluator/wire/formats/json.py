@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from evaluator.wire.config.model import SourceConfig
-    from evaluator.wire.field import Record
+    from evaluator.wire.records import Records
 
 MAX_DEPTH = 200
 """Levels of nesting. More would let the depth of our own stack decide what is JSON."""
@@ -49,7 +49,7 @@ class JsonReader:
         batched = {"array": self._array, "lines": self._lines, "auto": self._auto}
         self._batch: Callable[[bytes], Sequence[Row | Fault]] | None = batched.get(batch)
 
-    def __call__(self, values: Sequence[bytes], records: Sequence[Record]) -> Rows:  # noqa: ARG002  # a Reader
+    def __call__(self, values: Sequence[bytes], records: Records) -> Rows:  # noqa: ARG002  # a Reader
         """Read the records' values; the records themselves are not looked at."""
         if self._batch is not None:
             return read_each(values, self._batch)

@@ -1,0 +1,123 @@
+"""Records of a partition as columns.
+
+A record is looked at as a whole only where something is wrong with it. So a batch is three columns, which is all
+that decoding needs, and a row is made when somebody asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from evaluator.core.event import Int64s
+
+Headers: TypeAlias = tuple[tuple[str, bytes], ...]
+
+NO_ENVELOPE = -(2**63)
+"""Stands in the column of timestamps for None."""
+
+
+class Record(NamedTuple):
+    """A record as read. `timestamp` is in milliseconds since 1970 (-1: absent); a None value is a tombstone.
+
+    A None timestamp marks a bare line of a file, which has neither timestamp nor key nor headers: the future guard
+    is off, and every field about the record is absent.
+    """
+
+    offset: int
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class Row(Protocol):
+    """A record as a client library has it."""
+
+    @property
+    def offset(self) -> int:
+        """The position in the partition."""
+
+    @property
+    def timestamp(self) -> int | None:
+        """When it was produced or appended, in milliseconds."""
+
+    @property
+    def key(self) -> bytes | None:
+        """The key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The payload."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Names and values, in order; Kafka lets a value be null."""
+
+
+class Records(Sequence[Record]):
+    """Records of one partition, in the order of their offsets.
+
+    `offsets` and `timestamps` (milliseconds, NO_ENVELOPE for None) are int64, `values` the payloads. All have the
+    length of `rows`, which hold what else there is.
+    """
+
+    __slots__ = ("_rows", "offsets", "timestamps", "values")
+
+    def __init__(self, rows: Sequence[Row], offsets: Int64s, timestamps: Int64s, values: list[bytes | None]) -> None:
+        self._rows = rows
+        self.offsets, self.timestamps, self.values = offsets, timestamps, values
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Records:
+        """These records as columns."""
+        if isinstance(records, Records):
+            return records
+        if not records:
+            return cls((), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), [])
+        offsets, timestamps, _, values, _ = zip(*records, strict=True)
+        if None in timestamps:
+            timestamps = tuple([NO_ENVELOPE if stamp is None else stamp for stamp in timestamps])
+        return cls(records, np.array(offsets, dtype=np.int64), np.array(timestamps, dtype=np.int64), list(values))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Row]) -> Records:
+        """The records of a client library, none of them without an envelope."""
+        offsets = np.array([row.offset for row in rows], dtype=np.int64)
+        timestamps = np.array([row.timestamp for row in rows], dtype=np.int64)
+        return cls(rows, offsets, timestamps, [row.value for row in rows])
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Record]:
+        """One after the other."""
+        return map(_record, self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Records: ...
+    def __getitem__(self, at: int | slice) -> Record | Records:
+        """A record, or a run of them."""
+        if isinstance(at, slice):
+            return Records(self._rows[at], self.offsets[at], self.timestamps[at], self.values[at])
+        return _record(self._rows[at])
+
+    def only(self, kept: Sequence[int]) -> Records:
+        """Those at the places `kept`, which ascend."""
+        places = np.array(kept, dtype=np.int64)
+        rows, values = [self._rows[place] for place in kept], [self.values[place] for place in kept]
+        return Records(rows, self.offsets[places], self.timestamps[places], values)
+
+
+def _record(row: Row) -> Record:
+    if isinstance(row, Record):
+        return row
+    return Record(row.offset, row.timestamp, row.key, row.value, tuple(row.headers) if row.headers else ())
