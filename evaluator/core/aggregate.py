@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 REDUCE_AT = 65_536
 """Events collected before they are reduced. Fewer: more sorting per event. More: memory, and a longer pause."""
 
+REDUCE_AT_BYTES = 16 << 20
+"""Large events are reduced earlier: their payloads are kept until then, for the few trace ids that prove something."""
+
 _NO_OVERFLOW = 2**62
 """Sums of latencies are taken in int64 only where they provably stay below this."""
 
@@ -87,7 +90,7 @@ class Aggregator:
         self.table = SeriesTable({surface.name: surface.max_series * self._shards for surface in self._surfaces})
         self._panes: dict[tuple[int, DurationUs, int], Pane] = {}
         self._collected: list[tuple[EventBatch, Int64s]] = []
-        self._size = 0
+        self._size = self._held = 0
         self._before = self.time.watermark
         self._idle_advances: list[IdleAdvance] = []
         self._future_rejections: list[FutureRejection] = []
@@ -95,7 +98,7 @@ class Aggregator:
     @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
-        return 512 * len(self._panes) + 64 * self._size
+        return 512 * len(self._panes) + 64 * self._size + self._held
 
     def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
         """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.
@@ -110,8 +113,9 @@ class Aggregator:
         if len(events):
             self._collected.append((events, self._pass_time(events)))
             self._size += len(events)
+            self._held += events.held
         self.next_offset = next_offset
-        if self._size >= REDUCE_AT:
+        if self._size >= REDUCE_AT or self._held >= REDUCE_AT_BYTES:
             self._reduce()
 
     def _pass_time(self, events: EventBatch) -> Int64s:
@@ -178,7 +182,7 @@ class Aggregator:
         if not self._collected:
             return
         run = _concatenated(self._collected, self.table.keys)
-        self._collected, self._size = [], 0
+        self._collected, self._size, self._held = [], 0, 0
         late_anywhere = np.zeros(len(run.time), dtype=bool)
         for step in sorted({step for steps in self._steps.values() for step in steps}):
             self._reduce_step(run, step, late_anywhere)
@@ -221,12 +225,12 @@ class _Run(NamedTuple):
     series: Int32s
     before: Int64s
     weight: Int64s | None
-    trace_ids: list[list[str]]
+    trace_ids: list[Sequence[str]]
     begins: list[int]
     keys: Sequence[SeriesKey]
 
     def trace_id(self, row: int) -> str:
-        """The trace id of a row: few are asked for, so that the columns of the batches are not joined."""
+        """The trace id of a row. Few are asked for, so the columns of the batches are not joined."""
         batch = bisect_right(self.begins, row) - 1
         return self.trace_ids[batch][row - self.begins[batch]]
 

@@ -7,6 +7,7 @@ panes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NewType
 
@@ -60,6 +61,7 @@ class EventBatch:
     times are int64; `failed` holds GOOD, FAILED or UNKNOWN; `latency` is in microseconds, NO_LATENCY
     where there is none; `weight` is None where every weight is 1; `series` indexes the `SeriesTable`
     that the batch was decoded against, UNMATCHED where no surface matched; `trace_id` is "" where absent.
+    `held` is about how many bytes stay in memory as long as the batch does.
     """
 
     offset: Int64s
@@ -67,8 +69,9 @@ class EventBatch:
     failed: Int8s
     latency: Int64s
     series: Int32s
-    trace_id: list[str]
+    trace_id: Sequence[str]
     weight: Int64s | None = None
+    held: int = 0
 
     def __len__(self) -> int:
         """How many events there are."""

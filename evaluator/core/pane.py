@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.event import NO_LATENCY, DurationUs, EpochUs
@@ -31,14 +32,7 @@ class Evidence(NamedTuple):
     latency: DurationUs | int
 
 
-def by_time(event: Evidence) -> tuple[int, str, int]:
-    """The order of failing events: the newest win."""
-    return (event.time, event.trace_id, event.latency)
-
-
-def by_latency(event: Evidence) -> tuple[int, str, int]:
-    """The order of slow events: the slowest win."""
-    return (event.latency, event.trace_id, event.time)
+_by_latency = itemgetter(2, 1, 0)
 
 
 @dataclass(slots=True)
@@ -118,7 +112,9 @@ class Pane:
 
     def in_order(self) -> Pane:
         """The pane itself, its bins sorted: equal panes are equal bytes, however they were merged."""
-        self.bins = dict(sorted(self.bins.items()))
+        indexes = list(self.bins)
+        if indexes != (ascending := sorted(indexes)):
+            self.bins = {index: self.bins[index] for index in ascending}
         self.lat_carry, self.lat_sum = divmod(self.lat_total, 1 << CARRY_BITS)
         return self
 
@@ -199,8 +195,9 @@ class Panes(Mapping[int, Pane]):
 
 def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence, ...]:
     """The up to five events that prove most, strongest first; the same five in whatever order they came."""
-    # There are ten at most but for ties: sorting them is faster than a heap.
-    return tuple(sorted(events, key=by_time if failing else by_latency, reverse=True)[:EVIDENCE])
+    # There are ten at most but for ties: sorting them is faster than a heap. Among failing ones the newest win, which
+    # is the order of the tuples themselves; else the slowest, then by trace id and time.
+    return tuple(sorted(events, key=None if failing else _by_latency, reverse=True)[:EVIDENCE])
 
 
 class Cell(NamedTuple):

@@ -51,7 +51,7 @@ class Classifier:
         self._series: Int32s = np.empty(0, dtype=np.int32)
         self._oversized: Int64s = np.empty(0, dtype=np.int64)
 
-    def classify(self, columns: Sequence[tuple[object, ...]], count: int, table: SeriesTable) -> Classes:
+    def classify(self, columns: Sequence[Sequence[object]], count: int, table: SeriesTable) -> Classes:
         """The classes of `count` events, whose values of `fields` are the columns. Numbers them in `table`."""
         if self._class_of.full or len(self._known) > MAX_CLASSES:
             self._forget()

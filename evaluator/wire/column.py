@@ -6,6 +6,7 @@ is decided in `decode.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from evaluator.wire.instant import instant_column
 from evaluator.wire.number import micros, micros_column, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from evaluator.core.event import Int64s
 
@@ -25,17 +26,20 @@ ABSENT, BAD = -1, -2
 MAX_WEIGHT = 2**31 - 1
 """One event can stand for two thousand million; sums over the events of a window stay exact in 64 bits."""
 
-Column = tuple[object, ...]
+Column = Sequence[object]
+"""The values of one field of many events."""
+
+Kinds = set[type]
 
 
 def times(column: Column, unit: str) -> Int64s:
     """Epoch microseconds, ABSENT or BAD."""
-    return _where_present(column, lambda values: _coded(instant_column(values, unit)))
+    return _where_present(column, lambda values, kinds: _coded(instant_column(values, unit, kinds)))
 
 
 def latencies(column: Column, unit: str) -> Int64s:
     """Durations in microseconds, NO_LATENCY (which is ABSENT) or BAD."""
-    return _where_present(column, lambda values: _coded(_durations(values, unit)))
+    return _where_present(column, lambda values, kinds: _coded(_durations(values, unit, kinds)))
 
 
 def spans(start: Int64s, end: Int64s) -> Int64s:
@@ -57,23 +61,27 @@ def texts(column: Column) -> list[str]:
     return [cut(text_of(value), MAX_TEXT) for value in column]
 
 
-def _where_present(column: Column, convert: Callable[[Sequence[object]], Int64s]) -> Int64s:
-    if None.__class__ not in set(map(type, column)):
-        return convert(column) if column else np.empty(0, dtype=np.int64)
+def _where_present(column: Column, convert: Callable[[Column, Kinds], Int64s]) -> Int64s:
+    kinds = set(map(type, column))
+    if _NONE not in kinds:
+        return convert(column, kinds) if column else np.empty(0, dtype=np.int64)
     out = np.full(len(column), ABSENT, dtype=np.int64)
     present = [position for position, value in enumerate(column) if value is not None]
     if present:
-        out[present] = convert([column[position] for position in present])
+        out[present] = convert([column[position] for position in present], kinds - {_NONE})
     return out
 
 
+_NONE = type(None)
+
+
 def _coded(converted: Int64s) -> Int64s:
-    return np.where(converted < 0, BAD, converted)
+    return np.where(converted < 0, BAD, converted) if int(converted.min()) < 0 else converted
 
 
-def _durations(values: Sequence[object], unit: str) -> Int64s:
-    if set(map(type, values)) <= {int, float}:
-        column = micros_column(values, unit, MAX_LATENCY)  # type: ignore[arg-type]  # the line above tells
+def _durations(values: Column, unit: str, kinds: Kinds) -> Int64s:
+    if kinds <= {int, float}:
+        column = micros_column(values, kinds, unit, MAX_LATENCY)  # type: ignore[arg-type]  # the line above tells
         if column is not None:
             return column
     return np.array([_duration(value, unit) for value in values], dtype=np.int64)

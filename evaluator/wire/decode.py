@@ -12,14 +12,16 @@ What happens to an event, in this order; each step sees only what the one before
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 
 from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch, Int64s
 from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
+from evaluator.wire.column import Column
 from evaluator.wire.config.model import LatencySpan
 from evaluator.wire.dedup import Dedup
 from evaluator.wire.field import RECORD_TIMESTAMP, record_column
@@ -29,7 +31,7 @@ from evaluator.wire.records import Record, Records
 from evaluator.wire.rejection import Reason, Rejection, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
 
     import numpy.typing as npt
 
@@ -80,7 +82,7 @@ class _Events:
     `time` and `weight` hold nothing before the step `values`.
     """
 
-    columns: list[column.Column]
+    columns: list[Column]
     position: Int64s
     index: Int64s
     time: Int64s
@@ -94,7 +96,7 @@ class _Events:
         if kept.all():
             return self
         chosen = np.flatnonzero(kept).tolist()
-        columns = [tuple([values[event] for event in chosen]) for values in self.columns]
+        columns: list[Column] = [[values[event] for event in chosen] for values in self.columns]
         weight = None if self.weight is None else self.weight[kept]
         return _Events(columns, self.position[kept], self.index[kept], self.time[kept], weight)
 
@@ -117,14 +119,24 @@ class SourceDecoder:
         self._dedup = Dedup(source.dedup) if source.dedup and fields.id else None
         paths = self._paths()
         self._about_record = {path: get for path in paths if (get := record_column(path, source.topic))}
+        self._later: formats.Reader | None = None
+        if self._reads_later(paths):
+            paths.remove(fields.trace_id or "")
+            self._later = format_.reader(source, (fields.trace_id or "",))
         in_payload = tuple(path for path in paths if path not in self._about_record)
         self._column = {path: number for number, path in enumerate((*in_payload, *self._about_record))}
         self._read = format_.reader(source, in_payload)
 
-    def _paths(self) -> list[str]:
+    def _reads_later(self, paths: Sequence[str]) -> bool:
+        """Whether trace ids are read when they are asked for: one event a record, and nothing else needs them."""
+        path = self._fields.trace_id
+        is_alone = path in paths and path not in self._paths(but=path)
+        return self._source.batch == "one" and is_alone and path not in self._about_record
+
+    def _paths(self, but: str | None = None) -> list[str]:
         fields = self._fields
         latency = fields.latency
-        paths: list[str | None] = [self._time, fields.weight, fields.trace_id]
+        paths: list[str | None] = [self._time, fields.weight, None if fields.trace_id == but else fields.trace_id]
         paths += [latency.from_, latency.to] if isinstance(latency, LatencySpan) else [latency]
         paths += [fields.id] if self._dedup is not None else []
         for matcher in (self._source.where, fields.failed):
@@ -156,8 +168,9 @@ class SourceDecoder:
             failed=self._outcomes(events),
             latency=np.where(bad, NO_LATENCY, latency),
             series=classes.series,
-            trace_id=self._texts(events, self._fields.trace_id),
+            trace_id=self._trace_ids(events, records),
             weight=events.weight,
+            held=0 if self._later is None else sum(map(len, filter(None, records.values))),
         )
         outcome.rejections.sort(key=lambda each: (each.offset, each.index))
         return Decoded(
@@ -178,28 +191,25 @@ class SourceDecoder:
     def _admitted(
         self, records: Records, now: EpochUs | None, recorded: Collection[tuple[int, int]], outcome: _Outcome
     ) -> _Events:
-        events = self._filtered(self._rows(records, outcome), outcome)
+        events = self._filtered(self._all(records, outcome), outcome)
         events = self._valued(events, records, outcome)
         events = self._guarded(events, records, now, recorded, outcome)
         return self._deduplicated(events, records, outcome)
 
-    def _rows(self, records: Records, outcome: _Outcome) -> _Events:
+    def _all(self, records: Records, outcome: _Outcome) -> _Events:
         live, positions = self._readable(records, outcome)
-        rows = self._read(cast("list[bytes]", live.values), live)
-        outcome.skipped += rows.skipped
-        for number, event, fault in rows.faults:
+        read = self._read(cast("list[bytes]", live.values), live)
+        outcome.skipped += read.skipped
+        for number, event, fault in read.faults:
             outcome.rejections.append(Rejection(int(live.offsets[number]), event, fault.reason, fault.detail))
-        if rows.position is not None:
-            positions = positions[np.array(rows.position, dtype=np.int64)]
-        count = len(rows.rows)
-        index = np.zeros(count, dtype=np.int64) if rows.index is None else np.array(rows.index, dtype=np.int64)
-        columns: list[column.Column] = list(zip(*rows.rows, strict=True))
-        if not count:
-            columns = [()] * (len(self._column) - len(self._about_record))
+        if read.position is not None:
+            positions = positions[np.array(read.position, dtype=np.int64)]
+        index = np.zeros(read.count, dtype=np.int64) if read.index is None else np.array(read.index, dtype=np.int64)
+        columns = read.columns
         for get in self._about_record.values():
             of_record = get(records)
-            columns.append(tuple([of_record[position] for position in positions.tolist()]))
-        return _Events(columns, positions, index, time=np.zeros(count, dtype=np.int64))
+            columns.append([of_record[position] for position in positions.tolist()])
+        return _Events(columns, positions, index, time=np.zeros(read.count, dtype=np.int64))
 
     def _readable(self, records: Records, outcome: _Outcome) -> tuple[Records, Int64s]:
         """The records that have a value of acceptable size, and where they stand in `records`."""
@@ -218,7 +228,7 @@ class SourceDecoder:
                 kept.append(position)
         return records.only(kept), np.array(kept, dtype=np.int64)
 
-    def _values(self, events: _Events, paths: Sequence[str]) -> list[column.Column]:
+    def _values(self, events: _Events, paths: Sequence[str]) -> list[Column]:
         return [events.columns[self._column[path]] for path in paths]
 
     def _filtered(self, events: _Events, outcome: _Outcome) -> _Events:
@@ -302,8 +312,36 @@ class SourceDecoder:
             self._failed.clear()
         return np.array(self._failed.column(self._values(events, test.fields)), dtype=np.int8)
 
+    def _trace_ids(self, events: _Events, records: Records) -> Sequence[str]:
+        if self._later is not None:
+            return _TextsLater(self._later, records, events.position)
+        return self._texts(events, self._fields.trace_id)
+
     def _texts(self, events: _Events, path: str | None) -> list[str]:
         return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])
+
+
+class _TextsLater(Sequence[str]):
+    """Texts of one event a record, each read when it is asked for. `position` are the places of the events."""
+
+    def __init__(self, read: formats.Reader, records: Records, position: Int64s) -> None:
+        self._read, self._records, self._position = read, records, position
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._position)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        """The text of an event, or of several."""
+        if isinstance(at, slice):
+            return [self[event] for event in range(*at.indices(len(self)))]
+        place = int(self._position[at])
+        ((text,),) = self._read([self._records.values[place] or b""], self._records[place : place + 1]).columns
+        return column.texts((text,))[0]
 
 
 def _rejection(

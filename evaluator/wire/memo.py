@@ -41,7 +41,7 @@ class Memo(Generic[T]):
         """Forget everything."""
         self._known.clear()
 
-    def column(self, columns: Sequence[tuple[object, ...]]) -> list[T]:
+    def column(self, columns: Sequence[Sequence[object]]) -> list[T]:
         """The answer for every event; `columns` holds the values of one field each, at least one field."""
         kinds = [set(map(type, column)) for column in columns]
         numbers = [kind & _NUMBERS for kind in kinds]
@@ -52,18 +52,20 @@ class Memo(Generic[T]):
         answers = self._known.get(signature)
         if answers is None:
             answers = self._known[signature] = _Answers(self._answer)
-        return list(map(answers.__getitem__, zip(*columns, strict=True)))
+        keys = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
+        return list(map(answers.__getitem__, keys))
 
 
-class _Answers(dict[tuple[object, ...], T]):
-    """Answers for values whose numbers are all of one type, field by field."""
+class _Answers(dict[object, T]):
+    """Answers for values whose numbers are all of one type, field by field. The value of one field is its own key."""
 
     def __init__(self, answer: Callable[[tuple[object, ...]], T]) -> None:
         super().__init__()
         self._answer = answer
         self.size = 0
 
-    def __missing__(self, values: tuple[object, ...]) -> T:
-        answer = self[values] = self._answer(values)
+    def __missing__(self, key: object) -> T:
+        values = key if isinstance(key, tuple) else (key,)
+        answer = self[key] = self._answer(values)
         self.size += _ENTRY + sum(len(value) for value in values if isinstance(value, str))
         return answer

@@ -78,16 +78,15 @@ def _thousandth(number: int) -> int:
     return quotient + (rest > _HALF or (rest == _HALF and quotient & 1))
 
 
-def micros_column(values: Sequence[Number], unit: str, highest: int) -> Int64s | None:
+def micros_column(values: Sequence[Number], kinds: set[type], unit: str, highest: int) -> Int64s | None:
     """Every value in microseconds, -1 where that is not in [0, `highest`]; None where numpy cannot do it exactly.
 
-    The values are JSON numbers, not booleans, and at least one; `highest` is below 2^62.
+    The values are JSON numbers, not booleans, and at least one; `kinds` are their types; `highest` is below 2^62.
     """
-    types = set(map(type, values))
     try:
-        if types == {int}:
+        if kinds == {int}:
             return _integers(np.array(values, dtype=np.int64), unit, highest)
-        return _doubles(np.array(values, dtype=np.float64), unit, highest, whole_too=int in types)
+        return _doubles(np.array(values, dtype=np.float64), unit, highest, whole_too=int in kinds)
     except OverflowError:
         return None
 
@@ -123,6 +122,8 @@ def _doubles(raw: npt.NDArray[np.float64], unit: str, highest: int, *, whole_too
     with np.errstate(over="ignore"):
         rounded = np.rint(raw * _AS_DOUBLE[unit])
     # `highest` need not be a double: the comparison that counts is one of integers.
+    if rounded.min() >= 0 and rounded.max() < min(highest, _EXACT_BELOW):
+        return rounded.astype(np.int64)
     whole: Int64s = np.where((rounded >= 0) & (rounded < _OUT_OF_RANGE), rounded, -1).astype(np.int64)
     return np.where(whole <= highest, whole, -1)
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.payloads import KEYS, ODD_VALUES, arrays, documents, mostly, mutated, plain
 
 from evaluator.wire.formats.json import JsonReader
+
+if TYPE_CHECKING:
+    from evaluator.wire.formats import Read
+
+
+def shown(read: Read) -> list[list[object]]:
+    return [list(column) for column in read.columns]
+
 
 PATHS = ("t", "status", "user.id", "user.name.first", "http.status", "\u00e9")
 BATCHES = ("one", "array", "lines", "auto")
@@ -24,11 +34,11 @@ def test_the_typed_way_never_answers_differently_from_the_lenient_one(batch: str
         nonlocal examples, reached
         found, expected = typed(payloads, ()), lenient(payloads, ())
         examples += 1
-        reached += bool(found.rows)
+        reached += bool(found.count)
         # Rows of one event a record need no positions; repr tells 1 from 1.0 and True.
         position = found.position if found.position is not None else list(range(len(payloads)))
         index = found.index if found.index is not None else [0] * len(payloads)
-        assert repr(found.rows) == repr(expected.rows)
+        assert repr(shown(found)) == repr(shown(expected))
         assert (position, index) == (expected.position, expected.index)
         assert (found.faults, found.skipped) == (expected.faults, expected.skipped)
 
@@ -41,5 +51,5 @@ def test_every_odd_value_alone_is_read_the_same_in_both_ways() -> None:
     for key in KEYS:
         payloads = [f'{{"{key}":{value},"status":200}}'.encode() for value in ODD_VALUES]
         found, expected = typed(payloads, ()), lenient(payloads, ())
-        assert repr(found.rows) == repr(expected.rows)
+        assert repr(shown(found)) == repr(shown(expected))
         assert found.faults == expected.faults

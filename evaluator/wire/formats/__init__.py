@@ -1,11 +1,12 @@
-"""Formats: from the bytes of a record to rows of values. A further format is one new module in this package.
+"""Formats: from the bytes of a record to columns of values. A further format is one new module in this package.
 
 A module exports `FORMATS`, a tuple of `Format`. What a format does not do is written once in
 `evaluator/wire/decode.py`: fields about the record itself, `where`, times, latencies, the future guard,
 duplicates, surfaces and series. So a reader only finds the values of the fields it is asked for.
 
-    paths   ("time", "status", "a.b")       asked for once, when the reader is made
-    row     (1769601600000, 200, None)      the values of one event, in that order; None: absent
+    paths     ("time", "status", "a.b")                     asked for once, when the reader is made
+    row       (1769601600000, 200, None)                    the values of one event, in that order; None: absent
+    columns   [[1769601600000, ...], [200, ...], [None, ...]]   the values of many
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from evaluator.errors import ConfigError
+from evaluator.wire.column import Column
 from evaluator.wire.config.model import FieldsConfig, SourceConfig
 from evaluator.wire.rejection import Fault
 
@@ -31,15 +33,16 @@ Row = tuple[object, ...]
 
 
 @dataclass(slots=True)
-class Rows:
-    """The events of a run of records, in log order.
+class Read:
+    """The events of a run of records, in log order: `count` of them, and a column for each path.
 
-    `position` and `index` say for each row which of the records it came from, and which event of it
-    it is; both are None where every record gave exactly one row. `faults` holds what gave no row, with
+    `position` and `index` say for each event which of the records it came from, and which event of it
+    it is; both are None where every record gave exactly one. `faults` holds what gave no event, with
     its position and index; `skipped` counts records and events that carry nothing to judge.
     """
 
-    rows: list[Row]
+    columns: list[Column]
+    count: int
     position: list[int] | None = None
     index: list[int] | None = None
     faults: list[tuple[int, int, Fault]] = field(default_factory=list)
@@ -49,7 +52,7 @@ class Rows:
 class Reader(Protocol):
     """A format, compiled for one source."""
 
-    def __call__(self, values: Sequence[bytes], records: Records) -> Rows:
+    def __call__(self, values: Sequence[bytes], records: Records) -> Read:
         """Read `values`, which are the values of `records` (none of them None). Total: no bytes make it raise."""
 
 
@@ -57,7 +60,7 @@ class Reader(Protocol):
 class Format:
     """A format by its name in the config.
 
-    `reader(source, paths)` makes a reader whose rows hold the values at `paths`. `fields` fills in what
+    `reader(source, paths)` makes a reader of the values at `paths`. `fields` fills in what
     the format itself knows (its own time, latency, id), where the config says nothing.
     """
 
@@ -86,19 +89,20 @@ def _formats() -> Mapping[str, Format]:
     return {each.name: each for module in modules for each in module.FORMATS}
 
 
-def read_each(values: Iterable[bytes], events: Callable[[bytes], Sequence[Row | Fault]]) -> Rows:
-    """Rows of records that hold any number of events each. A record without any is skipped."""
-    out = Rows([], [], [])
-    position_of, index_of = [], []
+def read_each(values: Iterable[bytes], width: int, events: Callable[[bytes], Sequence[Row | Fault]]) -> Read:
+    """The events of records that hold any number of them each, as rows of `width`. A record without any is skipped."""
+    rows: list[Row] = []
+    faults: list[tuple[int, int, Fault]] = []
+    position_of, index_of, skipped = [], [], 0
     for position, value in enumerate(values):
         found = events(value)
-        out.skipped += not found
+        skipped += not found
         for index, event in enumerate(found):
             if isinstance(event, Fault):
-                out.faults.append((position, index, event))
+                faults.append((position, index, event))
             else:
-                out.rows.append(event)
+                rows.append(event)
                 position_of.append(position)
                 index_of.append(index)
-    out.position, out.index = position_of, index_of
-    return out
+    columns: list[Column] = [*zip(*rows, strict=True)] if rows else [()] * width
+    return Read(columns, len(rows), position_of, index_of, faults, skipped)

@@ -1,6 +1,6 @@
 """The format `json`: one object a record, or with `batch` an array of them or a line each.
 
-Two ways to the same row. The *typed* way decodes into a struct that has only the named fields, as scalars;
+Two ways to the same values. The *typed* way decodes into a struct that has only the named fields, as scalars;
 everything else is skipped without building it. Whatever does not fit the struct (a list of length 1, a
 literal key with dots, broken JSON) makes the record go the *lenient* way: the standard library's parser
 into dicts, then a look-up by path. The lenient way defines what a record means; that the typed way never
@@ -14,18 +14,19 @@ from __future__ import annotations
 import json
 import re
 from operator import attrgetter
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from evaluator.wire.field import lookup
-from evaluator.wire.formats import Format, Row, Rows, read_each
+from evaluator.wire.formats import Format, Read, Row, read_each
 from evaluator.wire.number import integer
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from evaluator.wire.column import Column
     from evaluator.wire.config.model import SourceConfig
     from evaluator.wire.records import Records
 
@@ -49,31 +50,31 @@ class JsonReader:
         batched = {"array": self._array, "lines": self._lines, "auto": self._auto}
         self._batch: Callable[[bytes], Sequence[Row | Fault]] | None = batched.get(batch)
 
-    def __call__(self, values: Sequence[bytes], records: Records) -> Rows:  # noqa: ARG002  # a Reader
+    def __call__(self, values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG002  # a Reader
         """Read the records' values; the records themselves are not looked at."""
         if self._batch is not None:
-            return read_each(values, self._batch)
+            return read_each(values, len(self._parts), self._batch)
         if self._typed is None:
-            return read_each(values, lambda value: [self._lenient(value)])
+            return read_each(values, len(self._parts), lambda value: [self._lenient(value)])
         return self._ones(values, self._typed)
 
-    def _ones(self, values: Sequence[bytes], typed: _Typed) -> Rows:
+    def _ones(self, values: Sequence[bytes], typed: _Typed) -> Read:
         """One event a record, without a step of Python for each.
 
         `extend` keeps what it was given before an exception, so the reading goes on behind a misfit.
         """
-        found: list[Row | Fault] = []
-        decode = typed.one if _plain(values) else typed.checked_one
-        ahead = map(typed.row, map(decode, values))
-        fits = True
+        found: list[msgspec.Struct] = []
+        misfits: dict[int, Row | Fault] = {}
+        ahead = map(typed.one if _plain(values) else typed.checked_one, values)
         while True:
             try:
                 found.extend(ahead)
                 break
             except _MISFIT:
-                found.append(self._lenient(values[len(found)]))
-                fits = False
-        return Rows(cast("list[Row]", found)) if fits else _separated(found)
+                misfits[len(found)] = self._lenient(values[len(found)])
+                found.append(typed.nothing)
+        columns = [list(map(get, found)) for get in typed.getters]
+        return _mended(columns, len(found), misfits) if misfits else Read([*columns], len(found))
 
     def _one(self, value: bytes) -> Row | Fault:
         if self._typed is not None:
@@ -118,14 +119,19 @@ class JsonReader:
         return whole
 
 
-def _separated(found: Sequence[Row | Fault]) -> Rows:
-    """Rows and faults of records that gave one of them each."""
-    rows = [event for event in found if not isinstance(event, Fault)]
-    if len(rows) == len(found):
-        return Rows(rows)
-    position = [number for number, event in enumerate(found) if not isinstance(event, Fault)]
-    faults = [(number, 0, event) for number, event in enumerate(found) if isinstance(event, Fault)]
-    return Rows(rows, position, [0] * len(rows), faults)
+def _mended(columns: list[list[object]], count: int, misfits: Mapping[int, Row | Fault]) -> Read:
+    """Columns of one event a record, where those at the `misfits` are otherwise, or are none."""
+    faults = [(position, 0, event) for position, event in misfits.items() if isinstance(event, Fault)]
+    for position, event in misfits.items():
+        if not isinstance(event, Fault):
+            for column, value in zip(columns, event, strict=True):
+                column[position] = value
+    if not faults:
+        return Read([*columns], count)
+    without = {position for position, _, _ in faults}
+    kept = [position for position in range(count) if position not in without]
+    mended: list[Column] = [[column[position] for position in kept] for column in columns]
+    return Read(mended, len(kept), kept, [0] * len(kept), faults)
 
 
 class _Typed:
@@ -133,6 +139,8 @@ class _Typed:
 
     def __init__(self, struct: type[msgspec.Struct], attributes: Sequence[str]) -> None:
         self.one = msgspec.json.Decoder(struct).decode
+        self.nothing = struct()
+        self.getters = [attrgetter(attribute) for attribute in attributes]
         self.row = _row_of(attributes)
 
     @classmethod
