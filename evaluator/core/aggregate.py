@@ -11,7 +11,6 @@ less per event than updating panes for every small batch.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -29,6 +28,7 @@ from evaluator.core.event import (
     Int8s,
     Int32s,
     Int64s,
+    Picked,
     SeriesKey,
     SeriesTable,
 )
@@ -225,14 +225,19 @@ class _Run(NamedTuple):
     series: Int32s
     before: Int64s
     weight: Int64s | None
-    trace_ids: list[Sequence[str]]
-    begins: list[int]
+    picked: list[Picked]
+    begins: Int64s
     keys: Sequence[SeriesKey]
 
-    def trace_id(self, row: int) -> str:
-        """The trace id of a row. Few are asked for, so the columns of the batches are not joined."""
-        batch = bisect_right(self.begins, row) - 1
-        return self.trace_ids[batch][row - self.begins[batch]]
+    def trace_ids(self, rows: Int64s) -> dict[int, str]:
+        """The trace ids of some rows; each batch is asked once."""
+        rows = np.sort(rows)
+        found: list[str] = []
+        cuts = np.searchsorted(rows, self.begins[1:])
+        for picked, begin, part in zip(self.picked, self.begins.tolist(), np.split(rows, cuts), strict=True):
+            if len(part):
+                found += picked((part - begin).tolist())
+        return dict(zip(rows.tolist(), found, strict=True))
 
 
 def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[SeriesKey]) -> _Run:
@@ -248,8 +253,8 @@ def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[Ser
         series=np.concatenate([batch.series for batch in batches]),
         before=np.concatenate([before for _, before in collected]),
         weight=weight,
-        trace_ids=[batch.trace_id for batch in batches],
-        begins=[0, *accumulate(len(batch) for batch in batches[:-1])],
+        picked=[batch.trace_ids for batch in batches],
+        begins=np.array([0, *accumulate(len(batch) for batch in batches[:-1])], dtype=np.int64),
         keys=keys,
     )
 
@@ -339,7 +344,8 @@ def _evidence(
     kept = group.largest(strength, group.edges_of(owners), EVIDENCE)
     found: dict[int, list[Evidence]] = {}
     chosen = order[places[kept]]
+    trace_ids = run.trace_ids(chosen)
     columns = (owners[kept], run.time[chosen], chosen, run.latency[chosen])
     for owner, time, row, latency in zip(*(column.tolist() for column in columns), strict=True):
-        found.setdefault(owner, []).append(Evidence(time, run.trace_id(row), latency))
+        found.setdefault(owner, []).append(Evidence(time, trace_ids[row], latency))
     return {owner: strongest(tuple(events), failing=failing) for owner, events in found.items()}

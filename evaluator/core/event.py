@@ -7,7 +7,7 @@ panes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NewType
 
@@ -53,6 +53,15 @@ class SeriesKey:
         return b"".join(part.encode("utf-8", "surrogatepass") + b"\xff" for part in (self.surface, *self.values))
 
 
+Picked = Callable[[Sequence[int]], Sequence[str]]
+"""Gives the texts ("" where absent) of the events that it is asked for: so few are that nobody reads the others."""
+
+
+def listed(texts: Sequence[str]) -> Picked:
+    """Texts that are there already."""
+    return lambda events: [texts[event] for event in events]
+
+
 @dataclass(slots=True)
 class EventBatch:
     """The accepted events of a run of records of one partition, in log order.
@@ -60,7 +69,7 @@ class EventBatch:
     All columns have the same length. Several events may share an offset (batch records). Offsets and
     times are int64; `failed` holds GOOD, FAILED or UNKNOWN; `latency` is in microseconds, NO_LATENCY
     where there is none; `weight` is None where every weight is 1; `series` indexes the `SeriesTable`
-    that the batch was decoded against, UNMATCHED where no surface matched; `trace_id` is "" where absent.
+    that the batch was decoded against, UNMATCHED where no surface matched; `trace_ids` gives those of some events.
     `held` is about how many bytes stay in memory as long as the batch does.
     """
 
@@ -69,7 +78,7 @@ class EventBatch:
     failed: Int8s
     latency: Int64s
     series: Int32s
-    trace_id: Sequence[str]
+    trace_ids: Picked
     weight: Int64s | None = None
     held: int = 0
 

@@ -12,13 +12,12 @@ What happens to an event, in this order; each step sees only what the one before
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch, Int64s
+from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch, Int64s, Picked, listed
 from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
 from evaluator.wire.column import Column
@@ -31,7 +30,7 @@ from evaluator.wire.records import Record, Records
 from evaluator.wire.rejection import Reason, Rejection, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy.typing as npt
 
@@ -168,7 +167,7 @@ class SourceDecoder:
             failed=self._outcomes(events),
             latency=np.where(bad, NO_LATENCY, latency),
             series=classes.series,
-            trace_id=self._trace_ids(events, records),
+            trace_ids=self._trace_ids(events, records),
             weight=events.weight,
             held=0 if self._later is None else sum(map(len, filter(None, records.values))),
         )
@@ -312,36 +311,20 @@ class SourceDecoder:
             self._failed.clear()
         return np.array(self._failed.column(self._values(events, test.fields)), dtype=np.int8)
 
-    def _trace_ids(self, events: _Events, records: Records) -> Sequence[str]:
-        if self._later is not None:
-            return _TextsLater(self._later, records, events.position)
-        return self._texts(events, self._fields.trace_id)
+    def _trace_ids(self, events: _Events, records: Records) -> Picked:
+        read, position = self._later, events.position
+        if read is None:
+            return listed(self._texts(events, self._fields.trace_id))
+
+        def picked(chosen: Sequence[int]) -> list[str]:
+            some = records.only(position[chosen].tolist())
+            (texts,) = read([value or b"" for value in some.values], some).columns
+            return column.texts(texts)
+
+        return picked
 
     def _texts(self, events: _Events, path: str | None) -> list[str]:
         return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])
-
-
-class _TextsLater(Sequence[str]):
-    """Texts of one event a record, each read when it is asked for. `position` are the places of the events."""
-
-    def __init__(self, read: formats.Reader, records: Records, position: Int64s) -> None:
-        self._read, self._records, self._position = read, records, position
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._position)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        """The text of an event, or of several."""
-        if isinstance(at, slice):
-            return [self[event] for event in range(*at.indices(len(self)))]
-        place = int(self._position[at])
-        ((text,),) = self._read([self._records.values[place] or b""], self._records[place : place + 1]).columns
-        return column.texts((text,))[0]
 
 
 def _rejection(

@@ -141,7 +141,7 @@ def columns_of(decoded: list[Decoded]) -> tuple[object, ...]:
         [failed for each in batches for failed in each.failed.tolist()],
         [latency for each in batches for latency in each.latency.tolist()],
         [series for each in batches for series in each.series.tolist()],
-        [trace for each in batches for trace in each.trace_id],
+        [trace for each in batches for trace in each.trace_ids(range(len(each)))],
         [w for each in batches for w in ([1] * len(each) if each.weight is None else each.weight.tolist())],
         [rejection for each in decoded for rejection in each.rejections],
         [sum(counts) for counts in zip(*((each.skipped, each.duplicates, each.bad_latencies, each.unmatched,
@@ -162,7 +162,7 @@ def test_no_bytes_raise_out_of_decode_and_every_record_is_accounted_for(batch: s
         reached += decoded.ok > 0
         accounted = decoded.ok + decoded.skipped + decoded.duplicates + len(decoded.rejections)
         assert accounted == len(sent) if batch == "one" else accounted >= len(sent)
-        assert all(len(column) == decoded.ok for column in (decoded.events.series, decoded.events.trace_id))
+        assert all(len(column) == decoded.ok for column in (decoded.events.series, decoded.events.time))
 
     law()
     assert reached * 2 > examples

@@ -33,6 +33,7 @@ from evaluator.core.event import (
     EventBatch,
     SeriesKey,
     SeriesTable,
+    listed,
 )
 from evaluator.core.rule import GroupField, Policy, Rule, RuleSet, Source, Surface
 from reference.model import (
@@ -146,7 +147,7 @@ def to_batch(events: Sequence[RefEvent], table: SeriesTable) -> EventBatch:
             [UNMATCHED if event.series is None else table.intern(SeriesKey(*event.series)) for event in events],
             np.int32,
         ),
-        trace_id=[""] * len(events),
+        trace_ids=listed([""] * len(events)),
         weight=np.array(weights, np.int64) if set(weights) - {1} else None,
     )
 

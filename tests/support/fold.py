@@ -10,7 +10,7 @@ import numpy as np
 from evaluator.core.aggregate import Aggregator
 from evaluator.core.alert import Transition
 from evaluator.core.evaluate import Evaluator
-from evaluator.core.event import NO_LATENCY, UNMATCHED, EpochUs, EventBatch, SeriesKey, SeriesTable
+from evaluator.core.event import NO_LATENCY, UNMATCHED, EpochUs, EventBatch, SeriesKey, SeriesTable, listed
 from evaluator.core.rule import Rule, RuleSet
 from evaluator.core.verdict import Window
 from evaluator.core.watermark import BEGINNING
@@ -44,7 +44,7 @@ def batch(events: Sequence[Event], table: SeriesTable) -> EventBatch:
         failed=np.array([event.failed for event in events], dtype=np.int8),
         latency=np.array([event.latency for event in events], dtype=np.int64),
         series=np.array(series, dtype=np.int32),
-        trace_id=[event.trace_id for event in events],
+        trace_ids=listed([event.trace_id for event in events]),
         weight=None if (weights == 1).all() else weights,
     )
 
