@@ -229,15 +229,18 @@ class _Run(NamedTuple):
     begins: Int64s
     keys: Sequence[SeriesKey]
 
-    def trace_ids(self, rows: Int64s) -> dict[int, str]:
+    def trace_ids(self, rows: Int64s) -> list[str]:
         """The trace ids of some rows; each batch is asked once."""
-        rows = np.sort(rows)
+        order = np.argsort(rows)
+        ascending = rows[order]
         found: list[str] = []
-        cuts = np.searchsorted(rows, self.begins[1:])
-        for picked, begin, part in zip(self.picked, self.begins.tolist(), np.split(rows, cuts), strict=True):
-            if len(part):
-                found += picked((part - begin).tolist())
-        return dict(zip(rows.tolist(), found, strict=True))
+        cuts = [0, *np.searchsorted(ascending, self.begins[1:]).tolist(), len(rows)]
+        for picked, first, (begin, end) in zip(self.picked, self.begins.tolist(), pairwise(cuts), strict=True):
+            if begin < end:
+                found += picked((ascending[begin:end] - first).tolist())
+        places = np.empty(len(rows), dtype=np.int64)
+        places[order] = np.arange(len(rows))
+        return [found[place] for place in places.tolist()]
 
 
 def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[SeriesKey]) -> _Run:
@@ -341,11 +344,12 @@ def _evidence(
         return {}
     owners = grouped.numbers()[places]
     strength = run.time[order[places]] if failing else run.latency[order[places]]
-    kept = group.largest(strength, group.edges_of(owners), EVIDENCE)
-    found: dict[int, list[Evidence]] = {}
+    kept = group.strongest(strength, owners, EVIDENCE)
     chosen = order[places[kept]]
-    trace_ids = run.trace_ids(chosen)
-    columns = (owners[kept], run.time[chosen], chosen, run.latency[chosen])
-    for owner, time, row, latency in zip(*(column.tolist() for column in columns), strict=True):
-        found.setdefault(owner, []).append(Evidence(time, trace_ids[row], latency))
-    return {owner: strongest(tuple(events), failing=failing) for owner, events in found.items()}
+    columns = (run.time[chosen].tolist(), run.trace_ids(chosen), run.latency[chosen].tolist())
+    events = list(map(Evidence._make, zip(*columns, strict=True)))
+    edges = group.edges_of(owners[kept])
+    found: dict[int, tuple[Evidence, ...]] = {}
+    for owner, (begin, end) in zip(owners[kept][edges].tolist(), pairwise([*edges.tolist(), len(events)]), strict=True):
+        found[owner] = strongest(tuple(events[begin:end]), failing=failing)
+    return found

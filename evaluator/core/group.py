@@ -105,16 +105,28 @@ def tallied(keys: Int64s, weight: Int64s | None, limit: int) -> tuple[Int64s, In
     return keys[order[edges]], np.add.reduceat(weight[order], edges)
 
 
-def largest(values: Int64s, edges: Int64s, count: int) -> Bools:
-    """Marks in each group the values that are among its `count` largest distinct ones.
+def strongest(values: Int64s, owners: Int64s, count: int) -> Int64s:
+    """The places of the `count` largest values of each owner, and of all that equal the last of them.
 
-    So at least the `count` largest are marked, and everything that equals the last of them.
+    `owners` ascend. The places come owner by owner, the largest values first.
     """
-    left = values.copy()
-    marked = np.zeros(len(values), dtype=np.bool_)
-    sizes = np.diff(edges, append=len(values))
-    for _ in range(min(count, int(sizes.max()))):
-        best = left == np.repeat(np.maximum.reduceat(left, edges), sizes)
-        marked |= best
+    edges = edges_of(owners)
+    sizes = np.diff(edges, append=len(owners))
+    places = np.flatnonzero(values >= np.repeat(_least(values, edges, sizes, count), sizes))
+    return places[np.lexsort((-values[places], owners[places]))]
+
+
+def _least(values: Int64s, edges: Int64s, sizes: Int64s, count: int) -> Int64s:
+    """The value of each group that `count` of its values reach, or its smallest: found by taking away the largest."""
+    left, wanted = values.copy(), np.minimum(sizes, count)
+    least = np.maximum.reduceat(left, edges)
+    taken = np.zeros(len(edges), dtype=np.int64)
+    for _ in range(count):
+        best = left == np.repeat(least, sizes)
+        taken += np.add.reduceat(best, edges, dtype=np.int64)
+        unfinished = taken < wanted
+        if not unfinished.any():
+            break
         left[best] = _LOWEST
-    return marked
+        least = np.where(unfinished, np.maximum.reduceat(left, edges), least)
+    return least

@@ -116,8 +116,7 @@ def total(panes: Sequence[Pane], thresholds: tuple[int, ...]) -> Totals:
     if len(panes) == 1:
         (pane,) = panes
         return Totals(pane.weighted, pane.events, pane.lat_total, pane.lat_max, pane.bins)
-    zero = dict.fromkeys(thresholds, 0)
-    sums = Totals(Counts(over=zero), Counts(over=zero), bins={})
+    sums = Totals(Counts(over=dict.fromkeys(thresholds, 0)), Counts(over=dict.fromkeys(thresholds, 0)), bins={})
     bins = sums.bins = {}
     for pane in panes:
         sums.weighted.add(pane.weighted)

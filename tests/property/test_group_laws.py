@@ -55,15 +55,18 @@ def test_a_tally_counts_each_key_with_and_without_weights(
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=5), st.integers(1, 5))
-def test_the_largest_of_each_group_are_marked_with_all_that_equal_the_last_of_them(
+def test_the_strongest_of_each_owner_come_first_with_all_that_equal_the_last_of_them(
     groups: list[list[int]], count: int
 ) -> None:
     values = np.array([value for each in groups for value in each], dtype=np.int64)
-    edges = np.cumsum([0, *(len(each) for each in groups[:-1])])
-    marked = np.split(group.largest(values, edges, count), edges[1:])
-    for each, found in zip(groups, marked, strict=True):
-        kept = sorted(set(each), reverse=True)[:count]
-        assert found.tolist() == [value in kept for value in each]
+    owners = np.array([number for number, each in enumerate(groups) for _ in each], dtype=np.int64)
+    places = group.strongest(values, owners, count)
+    for number, each in enumerate(groups):
+        found = values[places[owners[places] == number]].tolist()
+        least = sorted(each, reverse=True)[:count][-1]
+        assert found == sorted((value for value in each if value >= least), reverse=True)
+    assert (np.diff(owners[places]) >= 0).all()
+    assert len(set(places.tolist())) == len(places)
 
 
 @given(st.lists(st.integers(0, MAX_LATENCY), min_size=1, max_size=50))
