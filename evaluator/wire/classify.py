@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluator.core.event import Int64s, SeriesTable
+    from evaluator.wire.column import Column, Kinds
     from evaluator.wire.config.model import SurfaceConfig
 
 _UNNUMBERED = -2
@@ -51,12 +52,14 @@ class Classifier:
         self._series: Int32s = np.empty(0, dtype=np.int32)
         self._oversized: Int64s = np.empty(0, dtype=np.int64)
 
-    def classify(self, columns: Sequence[Sequence[object]], count: int, table: SeriesTable) -> Classes:
-        """The classes of `count` events, whose values of `fields` are the columns. Numbers them in `table`."""
+    def classify(
+        self, columns: Sequence[Column], count: int, table: SeriesTable, kinds: Sequence[Kinds | None] = ()
+    ) -> Classes:
+        """The classes of `count` events, numbered in `table`. The columns are the values of `fields`, of `kinds`."""
         if self._class_of.full or len(self._known) > MAX_CLASSES:
             self._forget()
         if columns:
-            numbers = np.array(self._class_of.column(columns), dtype=np.int64)
+            numbers = np.array(self._class_of.column(columns, kinds), dtype=np.int64)
         else:
             numbers = np.full(count, self._classified(()), dtype=np.int64)
         self._extend(table)
@@ -64,7 +67,8 @@ class Classifier:
         if count and series.min() == _UNNUMBERED:
             self._number(numbers[series == _UNNUMBERED], table)
             series = self._series[numbers]
-        return Classes(series, int((series == UNMATCHED).sum()), int(self._oversized[numbers].sum()))
+        oversized = int(self._oversized[numbers].sum()) if self._oversized.any() else 0
+        return Classes(series, int((series == UNMATCHED).sum()), oversized)
 
     def _extend(self, table: SeriesTable) -> None:
         """Room for the classes that are new, and for all of them in a new table."""

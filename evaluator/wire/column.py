@@ -30,16 +30,17 @@ Column = Sequence[object]
 """The values of one field of many events."""
 
 Kinds = set[type]
+"""Types of which the values of a column are."""
 
 
-def times(column: Column, unit: str) -> Int64s:
+def times(column: Column, unit: str, kinds: Kinds | None = None) -> Int64s:
     """Epoch microseconds, ABSENT or BAD."""
-    return _where_present(column, lambda values, kinds: _coded(instant_column(values, unit, kinds)))
+    return _where_present(column, kinds, lambda values, kinds: _coded(instant_column(values, unit, kinds)))
 
 
-def latencies(column: Column, unit: str) -> Int64s:
+def latencies(column: Column, unit: str, kinds: Kinds | None = None) -> Int64s:
     """Durations in microseconds, NO_LATENCY (which is ABSENT) or BAD."""
-    return _where_present(column, lambda values, kinds: _coded(_durations(values, unit, kinds)))
+    return _where_present(column, kinds, lambda values, kinds: _coded(_durations(values, unit, kinds)))
 
 
 def spans(start: Int64s, end: Int64s) -> Int64s:
@@ -61,8 +62,8 @@ def texts(column: Column) -> list[str]:
     return [cut(text_of(value), MAX_TEXT) for value in column]
 
 
-def _where_present(column: Column, convert: Callable[[Column, Kinds], Int64s]) -> Int64s:
-    kinds = set(map(type, column))
+def _where_present(column: Column, kinds: Kinds | None, convert: Callable[[Column, Kinds], Int64s]) -> Int64s:
+    kinds = set(map(type, column)) if kinds is None else kinds
     if _NONE not in kinds:
         return convert(column, kinds) if column else np.empty(0, dtype=np.int64)
     out = np.full(len(column), ABSENT, dtype=np.int64)

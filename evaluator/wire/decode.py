@@ -20,7 +20,7 @@ import numpy as np
 from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch, Int64s, Picked, listed
 from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
-from evaluator.wire.column import Column
+from evaluator.wire.column import Column, Kinds
 from evaluator.wire.config.model import LatencySpan
 from evaluator.wire.dedup import Dedup
 from evaluator.wire.field import RECORD_TIMESTAMP, record_column
@@ -78,10 +78,12 @@ class _Outcome:
 class _Events:
     """Those that are still in: a column of values for each field, the record of each event, its index in it.
 
+    `kinds` are the types of each column, None where they are not known.
     `time` and `weight` hold nothing before the step `values`.
     """
 
     columns: list[Column]
+    kinds: list[Kinds] | None
     position: Int64s
     index: Int64s
     time: Int64s
@@ -97,7 +99,7 @@ class _Events:
         chosen = np.flatnonzero(kept).tolist()
         columns: list[Column] = [[values[event] for event in chosen] for values in self.columns]
         weight = None if self.weight is None else self.weight[kept]
-        return _Events(columns, self.position[kept], self.index[kept], self.time[kept], weight)
+        return _Events(columns, self.kinds, self.position[kept], self.index[kept], self.time[kept], weight)
 
 
 class SourceDecoder:
@@ -160,7 +162,9 @@ class SourceDecoder:
         events = self._admitted(records, now, recorded, outcome)
         latency = self._latencies(events)
         bad = latency == column.BAD
-        classes = self._classifier.classify(self._values(events, self._classifier.fields), len(events), table)
+        fields = self._classifier.fields
+        kinds = self._kinds(events, fields)
+        classes = self._classifier.classify(self._values(events, fields), len(events), table, kinds)
         batch = EventBatch(
             offset=records.offsets[events.position],
             time=events.time,
@@ -204,17 +208,18 @@ class SourceDecoder:
         if read.position is not None:
             positions = positions[np.array(read.position, dtype=np.int64)]
         index = np.zeros(read.count, dtype=np.int64) if read.index is None else np.array(read.index, dtype=np.int64)
-        columns = read.columns
+        columns, kinds = read.columns, read.kinds
         for get in self._about_record.values():
             of_record = get(records)
             columns.append([of_record[position] for position in positions.tolist()])
-        return _Events(columns, positions, index, time=np.zeros(read.count, dtype=np.int64))
+            kinds = None if kinds is None else [*kinds, set(map(type, columns[-1]))]
+        return _Events(columns, kinds, positions, index, time=np.zeros(read.count, dtype=np.int64))
 
     def _readable(self, records: Records, outcome: _Outcome) -> tuple[Records, Int64s]:
         """The records that have a value of acceptable size, and where they stand in `records`."""
         values = records.values
         limit = self._source.max_record_bytes
-        if all(values) and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # no None among them
+        if None not in values and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # the test tells
             return records, np.arange(len(records), dtype=np.int64)
         kept = []
         for position, value in enumerate(values):
@@ -230,13 +235,17 @@ class SourceDecoder:
     def _values(self, events: _Events, paths: Sequence[str]) -> list[Column]:
         return [events.columns[self._column[path]] for path in paths]
 
+    def _kinds(self, events: _Events, paths: Sequence[str]) -> list[Kinds | None]:
+        return [None if events.kinds is None else events.kinds[self._column[path]] for path in paths]
+
     def _filtered(self, events: _Events, outcome: _Outcome) -> _Events:
         where = self._source.where
         if self._passes is None or where is None or not where.fields:
             return events
         if self._passes.full:
             self._passes.clear()
-        passes = np.array(self._passes.column(self._values(events, where.fields)), dtype=np.bool_)
+        answers = self._passes.column(self._values(events, where.fields), self._kinds(events, where.fields))
+        passes = np.array(answers, dtype=np.bool_)
         outcome.skipped += len(passes) - int(passes.sum())
         return events.only(passes)
 
@@ -262,7 +271,8 @@ class SourceDecoder:
 
     def _times(self, events: _Events, path: str) -> Int64s:
         unit = "ms" if path == RECORD_TIMESTAMP else self._fields.time_unit
-        return column.times(events.columns[self._column[path]], unit)
+        (kinds,) = self._kinds(events, [path])
+        return column.times(events.columns[self._column[path]], unit, kinds)
 
     def _guarded(
         self,
@@ -301,7 +311,8 @@ class SourceDecoder:
             return np.full(len(events), NO_LATENCY, dtype=np.int64)
         if isinstance(latency, LatencySpan):
             return column.spans(self._times(events, latency.from_), self._times(events, latency.to))
-        return column.latencies(events.columns[self._column[latency]], self._fields.latency_unit or "us")
+        (kinds,) = self._kinds(events, [latency])
+        return column.latencies(events.columns[self._column[latency]], self._fields.latency_unit or "us", kinds)
 
     def _outcomes(self, events: _Events) -> Int8s:
         test = self._fields.failed
@@ -309,7 +320,8 @@ class SourceDecoder:
             return np.full(len(events), UNKNOWN, dtype=np.int8)
         if self._failed.full:
             self._failed.clear()
-        return np.array(self._failed.column(self._values(events, test.fields)), dtype=np.int8)
+        answers = self._failed.column(self._values(events, test.fields), self._kinds(events, test.fields))
+        return np.array(answers, dtype=np.int8)
 
     def _trace_ids(self, events: _Events, records: Records) -> Picked:
         read, position = self._later, events.position

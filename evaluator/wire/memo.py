@@ -6,10 +6,13 @@ for each distinct combination of values, not once for each event.
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from evaluator.wire.column import Column, Kinds
 
 T = TypeVar("T")
 
@@ -41,9 +44,15 @@ class Memo(Generic[T]):
         """Forget everything."""
         self._known.clear()
 
-    def column(self, columns: Sequence[Sequence[object]]) -> list[T]:
-        """The answer for every event; `columns` holds the values of one field each, at least one field."""
-        kinds = [set(map(type, column)) for column in columns]
+    def column(self, columns: Sequence[Column], known: Sequence[Kinds | None] = ()) -> list[T]:
+        """The answer for every event; `columns` holds the values of one field each, at least one field.
+
+        `known`: types of which they are, where that is known.
+        """
+        kinds = [
+            set(map(type, column)) if kind is None or len(kind & _NUMBERS) > 1 else kind
+            for column, kind in zip_longest(columns, known)
+        ]
         numbers = [kind & _NUMBERS for kind in kinds]
         if any(kind - _KEYS for kind in kinds) or any(len(number) > 1 for number in numbers):
             # Lists and objects are no keys, and 1, 1.0 and True would be the same one.

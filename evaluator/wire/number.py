@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -81,12 +81,13 @@ def _thousandth(number: int) -> int:
 def micros_column(values: Sequence[Number], kinds: set[type], unit: str, highest: int) -> Int64s | None:
     """Every value in microseconds, -1 where that is not in [0, `highest`]; None where numpy cannot do it exactly.
 
-    The values are JSON numbers, not booleans, and at least one; `kinds` are their types; `highest` is below 2^62.
+    The values are JSON numbers, not booleans, and at least one, each of one of the `kinds`; `highest` is below 2^62.
     """
     try:
         if kinds == {int}:
             return _integers(np.array(values, dtype=np.int64), unit, highest)
-        return _doubles(np.array(values, dtype=np.float64), unit, highest, whole_too=int in kinds)
+        raw = np.array(values, dtype=np.float64)
+        return _doubles(raw, unit, highest, whole_too=lambda: int in kinds and int in set(map(type, values)))
     except OverflowError:
         return None
 
@@ -115,9 +116,9 @@ def _thousandths(raw: Int64s, highest: int) -> Int64s:
     return np.where((rounded >= 0) & (rounded <= highest), rounded, -1)
 
 
-def _doubles(raw: npt.NDArray[np.float64], unit: str, highest: int, *, whole_too: bool) -> Int64s | None:
+def _doubles(raw: npt.NDArray[np.float64], unit: str, highest: int, *, whole_too: Callable[[], bool]) -> Int64s | None:
     unit = _common_unit(float(raw.min()), float(raw.max()), unit)
-    if unit == AUTO or (whole_too and not _products_are_exact(raw, unit)):
+    if unit == AUTO or (not _products_are_exact(raw, unit) and whole_too()):
         return None
     with np.errstate(over="ignore"):
         rounded = np.rint(raw * _AS_DOUBLE[unit])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.payloads import KEYS, ODD_VALUES, arrays, documents, mostly, mutated, plain
 
-from evaluator.wire.formats.json import JsonReader
+from evaluator.wire.formats.json import LESSON, JsonReader
 
 if TYPE_CHECKING:
     from evaluator.wire.formats import Read
@@ -53,3 +53,31 @@ def test_every_odd_value_alone_is_read_the_same_in_both_ways() -> None:
         found, expected = typed(payloads, ()), lenient(payloads, ())
         assert repr(shown(found)) == repr(shown(expected))
         assert found.faults == expected.faults
+
+
+VALUES = st.sampled_from(["1", "1.5", '"a"', "true", "null", "12345678901234567890", '"\u00e9"', "[2]", "{}", "-0.0"])
+
+
+@given(
+    lesson=st.fixed_dictionaries(dict.fromkeys(("t", "status"), VALUES), optional={"user.id": VALUES}),
+    later=st.lists(st.dictionaries(st.sampled_from(["t", "status", "user.id", "\u00e9"]), VALUES), max_size=5),
+    nested=st.booleans(),
+)
+def test_what_a_batch_taught_never_changes_what_later_ones_say(
+    lesson: dict[str, str], later: list[dict[str, str]], *, nested: bool
+) -> None:
+    def payload(fields: dict[str, str]) -> bytes:
+        texts = [f'"{name}":{value}' for name, value in fields.items() if not (nested and name == "user.id")]
+        if nested and "user.id" in fields:
+            texts.append(f'"user":{{"id":{fields["user.id"]}}}')
+        return ("{" + ",".join(texts) + "}").encode()
+
+    taught, lenient = JsonReader(PATHS, "one"), JsonReader(PATHS, "one", typed=False)
+    taught([payload(lesson)] * LESSON, ())
+    payloads = [payload(fields) for fields in (lesson, *later)]
+    for batch in (payloads, payloads[:1]):
+        found, expected = taught(batch, ()), lenient(batch, ())
+        assert repr(shown(found)) == repr(shown(expected))
+        assert found.faults == expected.faults
+        if found.kinds is not None:
+            assert all(set(map(type, column)) <= kind for column, kind in zip(found.columns, found.kinds, strict=True))

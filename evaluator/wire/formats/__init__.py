@@ -19,7 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from evaluator.errors import ConfigError
-from evaluator.wire.column import Column
+from evaluator.wire.column import Column, Kinds
 from evaluator.wire.config.model import FieldsConfig, SourceConfig
 from evaluator.wire.rejection import Fault
 
@@ -38,7 +38,8 @@ class Read:
 
     `position` and `index` say for each event which of the records it came from, and which event of it
     it is; both are None where every record gave exactly one. `faults` holds what gave no event, with
-    its position and index; `skipped` counts records and events that carry nothing to judge.
+    its position and index; `skipped` counts records and events that carry nothing to judge. `kinds` are types of
+    which the values of each column are, some perhaps of none of its values; None where nobody knows.
     """
 
     columns: list[Column]
@@ -47,6 +48,7 @@ class Read:
     index: list[int] | None = None
     faults: list[tuple[int, int, Fault]] = field(default_factory=list)
     skipped: int = 0
+    kinds: list[Kinds] | None = None
 
 
 class Reader(Protocol):

@@ -1,7 +1,8 @@
 """The format `json`: one object a record, or with `batch` an array of them or a line each.
 
 Two ways to the same values. The *typed* way decodes into a struct that has only the named fields, as scalars;
-everything else is skipped without building it. Whatever does not fit the struct (a list of length 1, a
+everything else is skipped without building it. Once a batch has shown of which types they are, a struct of just these
+types says so of whole columns, without a look at each value. Whatever does not fit the struct (a list of length 1, a
 literal key with dots, broken JSON) makes the record go the *lenient* way: the standard library's parser
 into dicts, then a look-up by path. The lenient way defines what a record means; that the typed way never
 answers differently is held by tests/property/test_decode_json_laws.py.
@@ -11,7 +12,9 @@ msgspec checks neither UTF-8 nor nesting in what it skips, so both are checked b
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import re
 from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
@@ -26,7 +29,7 @@ from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from evaluator.wire.column import Column
+    from evaluator.wire.column import Column, Kinds
     from evaluator.wire.config.model import SourceConfig
     from evaluator.wire.records import Records
 
@@ -38,7 +41,13 @@ _SPACE = b" \t\r\n"
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
-Scalar = bool | int | float | str | None
+SCALARS: Kinds = {bool, int, float, str, type(None)}
+
+LESSON = 64
+"""Events from which the types of the next ones are told. Fewer may be an accident."""
+
+MOST_LESSONS = 16
+"""A source whose types change all the time is read by values: each lesson that was wrong costs a batch read twice."""
 
 
 class JsonReader:
@@ -46,7 +55,9 @@ class JsonReader:
 
     def __init__(self, paths: Sequence[str], batch: str, *, typed: bool = True) -> None:
         self._parts = [tuple(path.split(".")) for path in paths]
-        self._typed = _Typed.of(self._parts) if typed else None
+        self._typed = _Typed.of(self._parts, [SCALARS] * len(paths)) if typed else None
+        self._narrow: _Typed | None = None
+        self._lessons = MOST_LESSONS
         batched = {"array": self._array, "lines": self._lines, "auto": self._auto}
         self._batch: Callable[[bytes], Sequence[Row | Fault]] | None = batched.get(batch)
 
@@ -59,22 +70,39 @@ class JsonReader:
         return self._ones(values, self._typed)
 
     def _ones(self, values: Sequence[bytes], typed: _Typed) -> Read:
-        """One event a record, without a step of Python for each.
-
-        `extend` keeps what it was given before an exception, so the reading goes on behind a misfit.
-        """
-        found: list[msgspec.Struct] = []
+        """One event a record, without a step of Python for each."""
+        is_plain = _is_plain(values)
+        narrow = self._narrow
+        if narrow is not None:
+            try:
+                found = list(map(narrow.one if is_plain else narrow.checked_one, values))
+            except _MISFIT:
+                self._narrow = None
+            else:
+                return Read([*narrow.columns(found)], len(found), kinds=narrow.kinds)
         misfits: dict[int, Row | Fault] = {}
-        ahead = map(typed.one if _plain(values) else typed.checked_one, values)
+        found = []
+        ahead = map(typed.one if is_plain else typed.checked_one, values)
         while True:
             try:
+                # It keeps what it was given before an exception, so the reading goes on behind a misfit.
                 found.extend(ahead)
                 break
             except _MISFIT:
                 misfits[len(found)] = self._lenient(values[len(found)])
                 found.append(typed.nothing)
-        columns = [list(map(get, found)) for get in typed.getters]
-        return _mended(columns, len(found), misfits) if misfits else Read([*columns], len(found))
+        columns = typed.columns(found)
+        if misfits:
+            return _mended(columns, len(found), misfits)
+        self._learn(columns)
+        return Read([*columns], len(found))
+
+    def _learn(self, columns: Sequence[Column]) -> None:
+        """Expect from now on what these columns hold."""
+        if self._lessons and columns and len(columns[0]) >= LESSON:
+            self._lessons -= 1
+            kinds = [set(map(type, column)) for column in columns]
+            self._narrow = _Typed.of(self._parts, [kind | {int} if float in kind else kind for kind in kinds])
 
     def _one(self, value: bytes) -> Row | Fault:
         if self._typed is not None:
@@ -135,22 +163,31 @@ def _mended(columns: list[list[object]], count: int, misfits: Mapping[int, Row |
 
 
 class _Typed:
-    """The struct of a source's fields."""
+    """The struct of a source's fields. The values of each have one of its `kinds`."""
 
-    def __init__(self, struct: type[msgspec.Struct], attributes: Sequence[str]) -> None:
+    def __init__(self, struct: type[msgspec.Struct], attributes: Sequence[str], kinds: Sequence[Kinds]) -> None:
         self.one = msgspec.json.Decoder(struct).decode
-        self.nothing = struct()
-        self.getters = [attrgetter(attribute) for attribute in attributes]
+        self.kinds = list(kinds)
         self.row = _row_of(attributes)
+        self._struct, self._getters = struct, [attrgetter(attribute) for attribute in attributes]
 
     @classmethod
-    def of(cls, paths: Sequence[tuple[str, ...]]) -> _Typed | None:
+    def of(cls, paths: Sequence[tuple[str, ...]], kinds: Sequence[Kinds]) -> _Typed | None:
         """The struct for these paths; None where msgspec has none (a path within a path, an odd name)."""
         try:
-            struct, attributes = _struct(paths)
+            struct, attributes = _struct(dict(zip(paths, kinds, strict=True)))
         except (_NoStruct, ValueError):
             return None
-        return cls(struct, [attributes[path] for path in paths])
+        return cls(struct, [attributes[path] for path in paths], kinds)
+
+    @property
+    def nothing(self) -> msgspec.Struct:
+        """An event without any of the fields. Only where each of them may be absent."""
+        return self._struct()
+
+    def columns(self, events: Sequence[msgspec.Struct]) -> list[list[object]]:
+        """The values of each field."""
+        return [list(map(get, events)) for get in self._getters]
 
     def checked_one(self, value: bytes) -> msgspec.Struct:
         _check(value)
@@ -161,32 +198,37 @@ class _NoStruct(Exception):
     """A path leads through another path's value. No error: the lenient way serves."""
 
 
-def _struct(paths: Sequence[tuple[str, ...]]) -> tuple[type[msgspec.Struct], dict[tuple[str, ...], str]]:
+def _struct(paths: Mapping[tuple[str, ...], Kinds]) -> tuple[type[msgspec.Struct], dict[tuple[str, ...], str]]:
     """A struct for paths that are split at their dots, and which attribute of it holds which path.
 
-    A nested field that is null, and a literal key with dots that is not, do not fit: there the lenient
-    way has to look which of them counts.
+    A field that must not be None must be there. A nested field that is null, and a literal key with dots that is not,
+    do not fit: there the lenient way has to look which of them counts.
     """
-    heads: dict[str, list[tuple[str, ...]]] = {}
-    for path in paths:
-        heads.setdefault(path[0], []).append(path[1:])
+    heads: dict[str, dict[tuple[str, ...], Kinds]] = {}
+    for path, kinds in paths.items():
+        heads.setdefault(path[0], {})[path[1:]] = kinds
     fields: list[tuple[str, object, object]] = []
     attributes: dict[tuple[str, ...], str] = {}
     for number, (head, rests) in enumerate(heads.items()):
         name = f"f{number}"
         if set(rests) == {()}:
             attributes[(head,)] = name
-            fields.append((name, Scalar, msgspec.field(default=None, name=head)))
+            default = None if type(None) in rests[()] else msgspec.NODEFAULT
+            kind = functools.reduce(operator.or_, rests[()])
+            fields.append((name, kind, msgspec.field(default=default, name=head)))
         elif () in rests:
             raise _NoStruct
         else:
             child, below = _struct(rests)
             attributes |= {(head, *rest): f"{name}.{attribute}" for rest, attribute in below.items()}
-            fields.append((name, child, msgspec.field(default_factory=child, name=head)))
+            # Without it, the fields in it would be absent, which they may not be.
+            is_optional = all(type(None) in kinds for kinds in rests.values())
+            field = msgspec.field(default_factory=child, name=head) if is_optional else msgspec.field(name=head)
+            fields.append((name, child, field))
     literals = {".".join(path[:cut]) for path in paths for cut in range(2, len(path) + 1)}
     for number, literal in enumerate(sorted(literals)):
         fields.append((f"literal{number}", None, msgspec.field(default=None, name=literal)))
-    return msgspec.defstruct("Event", fields, gc=False), attributes
+    return msgspec.defstruct("Event", fields, gc=False, kw_only=True), attributes
 
 
 def _row_of(attributes: Sequence[str]) -> Callable[[msgspec.Struct], Row]:
@@ -245,7 +287,7 @@ def _check(value: bytes) -> None:
         raise ValueError(message)
 
 
-def _plain(values: Sequence[bytes]) -> bool:
+def _is_plain(values: Sequence[bytes]) -> bool:
     """Whether all of the values pass `_check`, as far as a look at all of them at once can tell."""
     return max(map(len, values), default=0) <= 2 * MAX_DEPTH and b"".join(values).isascii()
 
