@@ -86,9 +86,10 @@ class Records(Sequence[Record]):
         return cls(records, np.array(offsets, dtype=np.int64), np.array(timestamps, dtype=np.int64), list(values))
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Row]) -> Records:
-        """The records of a client library, none of them without an envelope."""
-        offsets = np.array([row.offset for row in rows], dtype=np.int64)
+    def of_rows(cls, rows: Sequence[Row], runs: Sequence[Sequence[int]]) -> Records:
+        """The records of a client library, none of them without an envelope. `runs` are their offsets, in pieces."""
+        columns = [np.arange(r.start, r.stop) if isinstance(r, range) else np.array(r, dtype=np.int64) for r in runs]
+        offsets = np.concatenate(columns) if columns else np.empty(0, dtype=np.int64)
         timestamps = np.array([row.timestamp for row in rows], dtype=np.int64)
         return cls(rows, offsets, timestamps, [row.value for row in rows])
 

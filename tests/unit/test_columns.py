@@ -44,9 +44,10 @@ def test_the_rows_of_a_client_become_records_when_they_are_looked_at() -> None:
         offset, timestamp, key, value = 7, 8, b"k", b"v"
         headers = (("a", None), ("a", b"x"))
 
-    records = Records.of_rows([Row(), Row()])
+    records = Records.of_rows([Row(), Row(), Row()], [range(7, 9), [12]])
+    assert records.offsets.tolist() == [7, 8, 12]
     assert records[1] == Record(7, 8, b"k", b"v", (("a", None), ("a", b"x")))
-    assert records.timestamps.tolist() == [8, 8]
+    assert records.timestamps.tolist() == [8, 8, 8]
 
 
 def test_a_header_without_a_value_survives_a_dump_as_absent() -> None:

@@ -19,6 +19,8 @@ from evaluator.runtime.log.port import Partition
 from evaluator.wire.records import Records
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
     from evaluator.wire.records import Row
@@ -89,11 +91,13 @@ class _Unpacked:
         packed._records_iterator = None
         self._after = self.next_fetch_offset
         self._rows: list[Row] = []
+        self._offsets: Sequence[int] = ()
         self._failure: CorruptRecordException | None = None
 
     def take(self, max_records: int | None) -> Records:
         """The next records, at most `max_records`. Raises `CorruptRecordException` once those before are out."""
         taken: list[Row] = []
+        offsets: list[Sequence[int]] = []
         while max_records is None or len(taken) < max_records:
             if not self._rows and not self._unpack():
                 self._end(taken)
@@ -101,8 +105,10 @@ class _Unpacked:
             room = len(self._rows) if max_records is None else max_records - len(taken)
             part, self._rows = self._rows[:room], self._rows[room:]
             taken += part
-            self.next_fetch_offset = part[-1].offset + 1 if self._rows else self._after
-        return Records.of_rows(taken)
+            offsets.append(self._offsets[:room])
+            self._offsets = self._offsets[room:]
+            self.next_fetch_offset = offsets[-1][-1] + 1 if self._rows else self._after
+        return Records.of_rows(taken, offsets)
 
     def _end(self, taken: list[Row]) -> None:
         if self._failure is None:
@@ -126,7 +132,7 @@ class _Unpacked:
             if rows and rows[0].offset < self.next_fetch_offset:
                 rows = [row for row in rows if row.offset >= self.next_fetch_offset]
             if rows:
-                self._rows = rows
+                self._rows, self._offsets = rows, _offsets(rows)
                 return True
             self.next_fetch_offset = batch.next_offset
         return False
@@ -141,3 +147,9 @@ class _Unpacked:
             if batch.is_transactional and batch.producer_id in packed._aborted_producers:
                 return True
         return bool(batch.is_control_batch)
+
+
+def _offsets(rows: list[Row]) -> Sequence[int]:
+    """The offsets of a batch, which ascend: a range but where compaction left gaps."""
+    first, last = rows[0].offset, rows[-1].offset
+    return range(first, last + 1) if last - first + 1 == len(rows) else [row.offset for row in rows]
