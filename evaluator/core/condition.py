@@ -55,6 +55,12 @@ class Condition:
     q: Fraction | None = None
     slower_than: int | None = None
 
+    @property
+    def is_upper(self) -> bool:
+        """Whether it is true above its threshold, not below."""
+        # By identity: a set of these would be hashed in Python, which the verdict of every window would wait for.
+        return self.op is Op.GT or self.op is Op.GE
+
     def counted(self) -> int | None:
         """The T whose counter `over[T]` this condition reads, if it reads one.
 
@@ -63,5 +69,5 @@ class Condition:
         if self.kind is Kind.SLOW_RATIO:
             return self.slower_than
         if self.kind is Kind.QUANTILE:
-            return int(self.threshold) - (self.op in {Op.GE, Op.LT})
+            return int(self.threshold) - (self.op is Op.GE or self.op is Op.LT)
         return None

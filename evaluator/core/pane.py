@@ -111,9 +111,9 @@ class Pane:
         for index, count in other.bins.items():
             bins[index] = bins.get(index, 0) + count
         if other.failing:
-            self.failing = strongest(self.failing + other.failing, failing=True)
+            self.failing = strongest(self.failing + other.failing, failing=True) if self.failing else other.failing
         if other.slowest:
-            self.slowest = strongest(self.slowest + other.slowest, failing=False)
+            self.slowest = strongest(self.slowest + other.slowest, failing=False) if self.slowest else other.slowest
 
     def in_order(self) -> Pane:
         """The pane itself, its bins sorted: equal panes are equal bytes, however they were merged."""

@@ -10,8 +10,10 @@ boundaries are floor(gamma^k) in exact integers, so that every machine puts a va
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from fractions import Fraction
 from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,11 +62,9 @@ def shown(index: int) -> DurationUs:
 
 def quantile(bins: Mapping[int, int], q: Fraction) -> DurationUs | None:
     """Estimate of the nearest-rank quantile at `q` in (0, 1), within 1 %; None when empty."""
-    total = sum(bins.values())
-    rank = -(-q.numerator * total // q.denominator)
-    seen = 0
-    for index in sorted(bins):
-        seen += bins[index]
-        if seen >= rank:
-            return shown(index)
-    return None
+    if not bins:
+        return None
+    indexes = sorted(bins)
+    seen = list(accumulate(map(bins.__getitem__, indexes)))
+    rank = -(-q.numerator * seen[-1] // q.denominator)
+    return shown(indexes[bisect_left(seen, rank)])

@@ -130,27 +130,27 @@ def total(panes: Sequence[Pane], thresholds: tuple[int, ...]) -> Totals:
 
 def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Totals) -> Window:
     """The verdict of the window `[start, end)` of one series."""
-    breached = tuple(c.text for c in rule.conditions if is_true(c, sums.weighted, sums) and has_evidence(rule, c, sums))
-    verdict = Verdict.BREACH if breached else _without_breach(rule, sums)
-    effect = _effect(rule, verdict, sums)
+    true = [c for c in rule.conditions if is_true(c, sums.weighted, sums)]
+    breached = tuple(c.text for c in true if has_evidence(rule, c, sums))
+    verdict = Verdict.BREACH if breached else _without_breach(rule, sums, is_unproven=bool(true))
+    effect = _effect(rule, verdict, holds=bool(true))
     if effect is Effect.BREACH and not breached:
-        breached = tuple(c.text for c in rule.conditions if is_true(c, sums.weighted, sums))
+        breached = tuple(c.text for c in true)
     values = tuple(measure(c, sums) for c in rule.conditions)
     return Window(start, end, verdict, effect, breached, values, sums.weighted.n, sums.weighted.bad)
 
 
-def _without_breach(rule: Rule, sums: Totals) -> Verdict:
+def _without_breach(rule: Rule, sums: Totals, *, is_unproven: bool) -> Verdict:
     measured = [c for c in rule.conditions if c.kind is not Kind.REQUEST_COUNT]
     if measured and all(sample(c, sums.weighted) == 0 for c in measured):
         return Verdict.NO_DATA
     sampled = [c for c in rule.conditions if c.kind not in COUNTS]
-    unproven = any(is_true(c, sums.weighted, sums) for c in rule.conditions)
-    if unproven or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
+    if is_unproven or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
         return Verdict.INSUFFICIENT
     return Verdict.OK
 
 
-def _effect(rule: Rule, verdict: Verdict, sums: Totals) -> Effect:
+def _effect(rule: Rule, verdict: Verdict, *, holds: bool) -> Effect:
     match verdict:
         case Verdict.BREACH:
             return Effect.BREACH
@@ -160,8 +160,7 @@ def _effect(rule: Rule, verdict: Verdict, sums: Totals) -> Effect:
             return _POLICY[rule.no_data]
         case Verdict.INSUFFICIENT:
             effect = _POLICY[rule.low_traffic]
-            proven = effect is not Effect.BREACH or any(is_true(c, sums.weighted, sums) for c in rule.conditions)
-            return effect if proven else Effect.HELD
+            return effect if effect is not Effect.BREACH or holds else Effect.HELD
 
 
 _POLICY = {Policy.HOLD: Effect.HELD, Policy.OK: Effect.OK, Policy.BREACH: Effect.BREACH}
@@ -182,7 +181,7 @@ def is_true(condition: Condition, counts: Counts, sums: Totals, missing: int = 0
     """Whether the condition holds on `counts`, had there been `missing` more good events."""
     if sample(condition, counts) == 0 and condition.kind is not Kind.REQUEST_COUNT:
         return False
-    if condition.op in {Op.LT, Op.LE}:
+    if not condition.is_upper:
         return not _exceeds(condition, counts, sums, missing, strict=condition.op is Op.LE)
     return _exceeds(condition, counts, sums, missing, strict=condition.op is Op.GT)
 
@@ -227,7 +226,7 @@ def has_evidence(rule: Rule, condition: Condition, sums: Totals) -> bool:
     if condition.kind in COUNTS:
         return True
     events, needed = sums.events, min_samples(rule, condition)
-    padded = condition.op in {Op.GT, Op.GE} and condition.kind not in {Kind.MEAN, Kind.MAX}
+    padded = condition.is_upper and condition.kind is not Kind.MEAN and condition.kind is not Kind.MAX
     if not padded:
         return sample(condition, events) >= needed
     if condition.kind in RATIOS and _failed(condition, events) < rule.min_bad:
@@ -249,7 +248,7 @@ def min_samples(rule: Rule, condition: Condition) -> int:
             return -(-t.denominator // t.numerator)
         if condition.op is Op.GE:
             return t.denominator // t.numerator + 1
-    if condition.q is not None and condition.op in {Op.GT, Op.GE}:
+    if condition.q is not None and condition.is_upper:
         tail = min(condition.q, 1 - condition.q)
         return -(-10 * tail.denominator // tail.numerator)
     return 1
