@@ -28,9 +28,7 @@ kafka:
 	$(PYTHON) tools/broker/broker.py run --port $(PORT)
 
 bench: $(READY)
-	$(BIN)/python benchmarks/replay.py
-	$(BIN)/python benchmarks/kafka.py
-	$(BIN)/python benchmarks/restore.py --series 10000
+	$(BIN)/python benchmarks/suite.py $(if $(ONLY),--only $(ONLY)) $(if $(EVENTS),--events $(EVENTS))
 
 # How long a start with a state of 100,000 series takes; making that state takes longer.
 bench-restore: $(READY)

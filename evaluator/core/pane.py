@@ -120,7 +120,8 @@ class Pane:
         indexes = list(self.bins)
         if indexes != (ascending := sorted(indexes)):
             self.bins = {index: self.bins[index] for index in ascending}
-        self.lat_carry, self.lat_sum = divmod(self.lat_total, 1 << CARRY_BITS)
+        if self.lat_carry or self.lat_sum >> CARRY_BITS:
+            self.lat_carry, self.lat_sum = divmod(self.lat_total, 1 << CARRY_BITS)
         return self
 
     def copy(self) -> Pane:
@@ -200,6 +201,8 @@ class Panes(Mapping[int, Pane]):
 
 def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence, ...]:
     """The up to five events that prove most, strongest first; the same five in whatever order they came."""
+    if len(events) <= 1:
+        return events
     # There are ten at most but for ties, and they mostly come in two runs that are in order already: sorting them is
     # faster than a heap. Among failing ones the newest win, which
     # is the order of the tuples themselves; else the slowest, then by trace id and time.

@@ -72,6 +72,8 @@ class _Outcome:
     rejections: list[Rejection] = field(default_factory=list)
     skipped: int = 0
     duplicates: int = 0
+    longest: int = 0
+    """Bytes of the longest value that was read."""
 
 
 @dataclass(slots=True)
@@ -173,7 +175,7 @@ class SourceDecoder:
             series=classes.series,
             trace_ids=self._trace_ids(events, records),
             weight=events.weight,
-            held=0 if self._later is None else sum(map(len, filter(None, records.values))),
+            held=0 if self._later is None else outcome.longest * len(records),
         )
         outcome.rejections.sort(key=lambda each: (each.offset, each.index))
         return Decoded(
@@ -219,8 +221,11 @@ class SourceDecoder:
         """The records that have a value of acceptable size, and where they stand in `records`."""
         values = records.values
         limit = self._source.max_record_bytes
-        if None not in values and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # the test tells
-            return records, np.arange(len(records), dtype=np.int64)
+        if None not in values:
+            outcome.longest = max(map(len, values), default=0)  # type: ignore[arg-type]  # the line above tells
+            if outcome.longest <= limit:
+                return records, np.arange(len(records), dtype=np.int64)
+        outcome.longest = limit
         kept = []
         for position, value in enumerate(values):
             if value is None:

@@ -289,7 +289,12 @@ def _check(value: bytes) -> None:
 
 def _is_plain(values: Sequence[bytes]) -> bool:
     """Whether all of the values pass `_check`, as far as a look at all of them at once can tell."""
-    return max(map(len, values), default=0) <= 2 * MAX_DEPTH and b"".join(values).isascii()
+    is_short = max(map(len, values), default=0) <= 2 * MAX_DEPTH
+    is_shallow = is_short or sum(max(map(brackets, values)) for brackets in _BRACKETS) <= MAX_DEPTH
+    return is_shallow and all(map(bytes.isascii, values))
+
+
+_BRACKETS = (operator.methodcaller("count", b"{"), operator.methodcaller("count", b"["))
 
 
 def _may_be_deep(value: bytes, outside: int = 0) -> bool:

@@ -1,0 +1,42 @@
+"""Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay.
+
+Kept in docs/results/bench.json, so that a later run can be compared with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import core
+import kafka
+import replay
+from table import RUNS, save, shown
+
+OUT = Path(__file__).parents[1] / "docs" / "results" / "bench.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="core,replay,kafka")
+    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    wish = parser.parse_args()
+    parts = {
+        "core": core.rows,
+        "replay": lambda: replay.rows(wish.events, wish.runs),
+        "kafka": lambda: kafka.rows(wish.events, wish.runs),
+    }
+    wanted = wish.only.split(",")
+    rows = []
+    for row in itertools.chain.from_iterable(make() for name, make in parts.items() if name in wanted):
+        rows.append(row)
+        print(f"{row.group}: {row.name}: {row.rate:,.0f} {row.unit}/s, {row.ratio:.2f} of {row.floor}", flush=True)
+    print("\n" + shown(rows))
+    if set(wanted) == set(parts):
+        save(rows, OUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""One table of every figure, each beside a floor that was measured in the same run.
+
+A shared machine is twice as slow in one second as in the next. So subject and floor take turns, a ratio is taken of
+each turn, and what is shown is the median of the ratios, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+RUNS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure. `rate` and `floor_rate` are medians, in `unit` per second; `ratio` is the rate by the floor's."""
+
+    group: str
+    name: str
+    unit: str
+    rate: float
+    floor: str
+    floor_rate: float
+    ratio: float
+    lowest: float
+    highest: float
+    more: dict[str, float | str] = field(default_factory=dict)
+
+
+def row(
+    group: str, name: str, unit: str, count: int, subject: Callable[[], float], floor: tuple[str, Callable[[], float]],
+    runs: int = RUNS, **more: float | str,
+) -> Row:  # fmt: skip
+    """A row of `count` units; `subject` and the floor return how many seconds they took."""
+    what, floor_of = floor
+    taken = [(subject(), floor_of()) for _ in range(runs)]
+    ratios = [base / mine for mine, base in taken]
+    mine, base = (statistics.median(each) for each in zip(*taken, strict=True))
+    return Row(
+        group, name, unit, count / mine, what, count / base, statistics.median(ratios), min(ratios), max(ratios), more
+    )
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """What a piece of work takes of one core."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def shown(rows: list[Row]) -> str:
+    """The table, as Markdown."""
+    lines = ["| | | per second | of its floor | min - max | floor |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    for each in rows:
+        more = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in each.more.items())
+        lines.append(
+            f"| {each.group} | {each.name}{': ' if more else ''}{more} | {each.rate:,.0f} {each.unit} "
+            f"| {each.ratio:.2f} | {each.lowest:.2f} - {each.highest:.2f} | {each.floor}, {each.floor_rate:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def save(rows: list[Row], path: Path) -> None:
+    """Keep the rows, so that a later run can be compared."""
+    kept = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "rows": [asdict(each) for each in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1) + "\n")
