@@ -47,7 +47,8 @@ REDUCE_AT = 65_536
 """Events collected before they are reduced. Fewer: more sorting per event. More: memory, and a longer pause."""
 
 REDUCE_AT_BYTES = 16 << 20
-"""Large events are reduced earlier: their payloads are kept until then, for the few trace ids that prove something."""
+"""Large events are reduced earlier: their payloads are kept until then, for the few trace ids that prove something.
+Smaller: more sorting per event. Larger: memory, for each partition that is read."""
 
 _NO_OVERFLOW = 2**62
 """Sums of latencies are taken in int64 only where they provably stay below this."""
@@ -98,7 +99,7 @@ class Aggregator:
     @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
-        return 512 * len(self._panes) + 64 * self._size + self._held
+        return 512 * len(self._panes) + 64 * self._size
 
     def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
         """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.
@@ -228,19 +229,18 @@ class _Run(NamedTuple):
     picked: list[Picked]
     begins: Int64s
     keys: Sequence[SeriesKey]
+    known: dict[int, str]
 
-    def trace_ids(self, rows: Int64s) -> list[str]:
-        """The trace ids of some rows; each batch is asked once."""
-        order = np.argsort(rows)
-        ascending = rows[order]
-        found: list[str] = []
-        cuts = [0, *np.searchsorted(ascending, self.begins[1:]).tolist(), len(rows)]
+    def trace_ids(self, rows: list[int]) -> list[str]:
+        """The trace ids of some rows; each is asked for once, and each batch once a call."""
+        known = self.known
+        new = np.array(sorted(set(rows) - known.keys()), dtype=np.int64)
+        cuts = [0, *np.searchsorted(new, self.begins[1:]).tolist(), len(new)]
         for picked, first, (begin, end) in zip(self.picked, self.begins.tolist(), pairwise(cuts), strict=True):
             if begin < end:
-                found += picked((ascending[begin:end] - first).tolist())
-        places = np.empty(len(rows), dtype=np.int64)
-        places[order] = np.arange(len(rows))
-        return [found[place] for place in places.tolist()]
+                asked = new[begin:end]
+                known.update(zip(asked.tolist(), picked((asked - first).tolist()), strict=True))
+        return [known[row] for row in rows]
 
 
 def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[SeriesKey]) -> _Run:
@@ -259,6 +259,7 @@ def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[Ser
         picked=[batch.trace_ids for batch in batches],
         begins=np.array([0, *accumulate(len(batch) for batch in batches[:-1])], dtype=np.int64),
         keys=keys,
+        known={},
     )
 
 
@@ -323,7 +324,7 @@ def _latency_sums(latency: Int64s, weight: Int64s | None, edges: Int64s) -> list
 def _bins(latency: Int64s, weight: Int64s | None, grouped: Groups) -> list[dict[int, int]]:
     """The sketch of each group: counts by (group, bin)."""
     width = len(sketch.boundaries())
-    combined = grouped.numbers() * width + sketch.bins_of(latency)
+    combined = grouped.numbers * width + sketch.bins_of(latency)
     measured = latency != NO_LATENCY
     if not measured.all():
         combined = combined[measured]
@@ -342,11 +343,11 @@ def _evidence(
     places = np.flatnonzero(rows)
     if not len(places):
         return {}
-    owners = grouped.numbers()[places]
+    owners = grouped.numbers[places]
     strength = run.time[order[places]] if failing else run.latency[order[places]]
     kept = group.strongest(strength, owners, EVIDENCE)
     chosen = order[places[kept]]
-    columns = (run.time[chosen].tolist(), run.trace_ids(chosen), run.latency[chosen].tolist())
+    columns = (run.time[chosen].tolist(), run.trace_ids(chosen.tolist()), run.latency[chosen].tolist())
     events = list(map(Evidence._make, zip(*columns, strict=True)))
     edges = group.edges_of(owners[kept])
     found: dict[int, tuple[Evidence, ...]] = {}

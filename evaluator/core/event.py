@@ -70,7 +70,7 @@ class EventBatch:
     times are int64; `failed` holds GOOD, FAILED or UNKNOWN; `latency` is in microseconds, NO_LATENCY
     where there is none; `weight` is None where every weight is 1; `series` indexes the `SeriesTable`
     that the batch was decoded against, UNMATCHED where no surface matched; `trace_ids` gives those of some events.
-    `held` is about how many bytes stay in memory as long as the batch does.
+    `held` is about how many bytes `trace_ids` keeps in memory.
     """
 
     offset: Int64s

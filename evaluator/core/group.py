@@ -40,27 +40,24 @@ class Groups:
         return np.diff(self.edges, append=len(self.order))
 
     @cached_property
-    def _numbers(self) -> Int64s:
-        return np.repeat(np.arange(len(self.edges)), self.sizes)
-
     def numbers(self) -> Int64s:
         """The number of the group of each row, in the order of `order`."""
-        return self._numbers
+        return np.repeat(np.arange(len(self.edges)), self.sizes)
 
     def count(self, rows: Bools) -> list[int]:
         """How many rows of each group are marked; `rows` is in the order of `order`."""
         if rows.all():
-            return self._listed(self.sizes)
-        if not rows.any():
-            return [0] * len(self.edges)
-        return self._listed(np.add.reduceat(rows, self.edges, dtype=np.int64))
+            counts = self.sizes
+        elif rows.any():
+            counts = np.add.reduceat(rows, self.edges, dtype=np.int64)
+        else:
+            counts = np.zeros(len(self.edges), dtype=np.int64)
+        listed: list[int] = counts.tolist()
+        return listed
 
     def sum(self, values: Int64s) -> list[int]:
         """The sum of each group; `values` is in the order of `order`."""
-        return self._listed(np.add.reduceat(values, self.edges))
-
-    def _listed(self, column: Int64s) -> list[int]:
-        listed: list[int] = column.tolist()
+        listed: list[int] = np.add.reduceat(values, self.edges).tolist()
         return listed
 
 

@@ -204,8 +204,8 @@ def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence,
     if len(events) <= 1:
         return events
     # There are ten at most but for ties, and they mostly come in two runs that are in order already: sorting them is
-    # faster than a heap. Among failing ones the newest win, which
-    # is the order of the tuples themselves; else the slowest, then by trace id and time.
+    # faster than a heap. Among failing ones the newest win, which is the order of the tuples themselves; else the
+    # slowest, then by trace id and time.
     return tuple(sorted(events, key=None if failing else _by_latency, reverse=True)[:EVIDENCE])
 
 

@@ -132,7 +132,7 @@ def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Totals) -> Window:
     """The verdict of the window `[start, end)` of one series."""
     true = [c for c in rule.conditions if is_true(c, sums.weighted, sums)]
     breached = tuple(c.text for c in true if has_evidence(rule, c, sums))
-    verdict = Verdict.BREACH if breached else _without_breach(rule, sums, is_unproven=bool(true))
+    verdict = Verdict.BREACH if breached else _without_breach(rule, sums, holds=bool(true))
     effect = _effect(rule, verdict, holds=bool(true))
     if effect is Effect.BREACH and not breached:
         breached = tuple(c.text for c in true)
@@ -140,12 +140,13 @@ def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Totals) -> Window:
     return Window(start, end, verdict, effect, breached, values, sums.weighted.n, sums.weighted.bad)
 
 
-def _without_breach(rule: Rule, sums: Totals, *, is_unproven: bool) -> Verdict:
+def _without_breach(rule: Rule, sums: Totals, *, holds: bool) -> Verdict:
+    """The verdict where no condition that holds is proven; `holds`: whether one does."""
     measured = [c for c in rule.conditions if c.kind is not Kind.REQUEST_COUNT]
     if measured and all(sample(c, sums.weighted) == 0 for c in measured):
         return Verdict.NO_DATA
     sampled = [c for c in rule.conditions if c.kind not in COUNTS]
-    if is_unproven or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
+    if holds or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
         return Verdict.INSUFFICIENT
     return Verdict.OK
 

@@ -29,7 +29,7 @@ MAX_WEIGHT = 2**31 - 1
 Column = Sequence[object]
 """The values of one field of many events."""
 
-Kinds = set[type]
+Kinds = frozenset[type]
 """Types of which the values of a column are."""
 
 
@@ -63,7 +63,7 @@ def texts(column: Column) -> list[str]:
 
 
 def _where_present(column: Column, kinds: Kinds | None, convert: Callable[[Column, Kinds], Int64s]) -> Int64s:
-    kinds = set(map(type, column)) if kinds is None else kinds
+    kinds = frozenset(map(type, column)) if kinds is None else kinds
     if _NONE not in kinds:
         return convert(column, kinds) if column else np.empty(0, dtype=np.int64)
     out = np.full(len(column), ABSENT, dtype=np.int64)

@@ -7,7 +7,7 @@ What happens to an event, in this order; each step sees only what the one before
     values   time and weight                        rejected: missing_time, bad_value
     guard    not later than record or clock allow   rejected: future
     dedup    not seen in the last R offsets         dropped, counted
-    columns  latency, failed, trace id, series      accepted
+    columns  latency, failed, series                accepted; trace ids are read when they are asked for
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from evaluator.core.event import EpochUs, Int8s, SeriesTable
     from evaluator.wire.config.matcher import Matcher
     from evaluator.wire.config.model import SourceConfig
+
+_PER_RECORD = 256
+"""Bytes of a record's objects, beside its value."""
 
 __all__ = ["Decoded", "Reason", "Record", "Rejection", "SourceDecoder"]
 
@@ -72,8 +75,6 @@ class _Outcome:
     rejections: list[Rejection] = field(default_factory=list)
     skipped: int = 0
     duplicates: int = 0
-    longest: int = 0
-    """Bytes of the longest value that was read."""
 
 
 @dataclass(slots=True)
@@ -122,19 +123,17 @@ class SourceDecoder:
         self._dedup = Dedup(source.dedup) if source.dedup and fields.id else None
         paths = self._paths()
         self._about_record = {path: get for path in paths if (get := record_column(path, source.topic))}
-        self._later: formats.Reader | None = None
-        if self._reads_later(paths):
-            paths.remove(fields.trace_id or "")
-            self._later = format_.reader(source, (fields.trace_id or "",))
-        in_payload = tuple(path for path in paths if path not in self._about_record)
+        later = self._read_later(paths)
+        self._later = None if later is None else format_.reader(source, (later,))
+        in_payload = tuple(path for path in paths if path not in self._about_record and path != later)
         self._column = {path: number for number, path in enumerate((*in_payload, *self._about_record))}
         self._read = format_.reader(source, in_payload)
 
-    def _reads_later(self, paths: Sequence[str]) -> bool:
-        """Whether trace ids are read when they are asked for: one event a record, and nothing else needs them."""
+    def _read_later(self, paths: Sequence[str]) -> str | None:
+        """The path of the trace ids, if they are read when asked for: one event a record, and nothing else needs it."""
         path = self._fields.trace_id
         is_alone = path in paths and path not in self._paths(but=path)
-        return self._source.batch == "one" and is_alone and path not in self._about_record
+        return path if self._source.batch == "one" and is_alone and path not in self._about_record else None
 
     def _paths(self, but: str | None = None) -> list[str]:
         fields = self._fields
@@ -166,6 +165,7 @@ class SourceDecoder:
         bad = latency == column.BAD
         fields = self._classifier.fields
         kinds = self._kinds(events, fields)
+        trace_ids, held = self._trace_ids(events, records)
         classes = self._classifier.classify(self._values(events, fields), len(events), table, kinds)
         batch = EventBatch(
             offset=records.offsets[events.position],
@@ -173,9 +173,9 @@ class SourceDecoder:
             failed=self._outcomes(events),
             latency=np.where(bad, NO_LATENCY, latency),
             series=classes.series,
-            trace_ids=self._trace_ids(events, records),
+            trace_ids=trace_ids,
             weight=events.weight,
-            held=0 if self._later is None else outcome.longest * len(records),
+            held=held,
         )
         outcome.rejections.sort(key=lambda each: (each.offset, each.index))
         return Decoded(
@@ -214,18 +214,15 @@ class SourceDecoder:
         for get in self._about_record.values():
             of_record = get(records)
             columns.append([of_record[position] for position in positions.tolist()])
-            kinds = None if kinds is None else [*kinds, set(map(type, columns[-1]))]
+            kinds = None if kinds is None else [*kinds, frozenset(map(type, columns[-1]))]
         return _Events(columns, kinds, positions, index, time=np.zeros(read.count, dtype=np.int64))
 
     def _readable(self, records: Records, outcome: _Outcome) -> tuple[Records, Int64s]:
         """The records that have a value of acceptable size, and where they stand in `records`."""
         values = records.values
         limit = self._source.max_record_bytes
-        if None not in values:
-            outcome.longest = max(map(len, values), default=0)  # type: ignore[arg-type]  # the line above tells
-            if outcome.longest <= limit:
-                return records, np.arange(len(records), dtype=np.int64)
-        outcome.longest = limit
+        if None not in values and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # the test tells
+            return records, np.arange(len(records), dtype=np.int64)
         kept = []
         for position, value in enumerate(values):
             if value is None:
@@ -328,17 +325,20 @@ class SourceDecoder:
         answers = self._failed.column(self._values(events, test.fields), self._kinds(events, test.fields))
         return np.array(answers, dtype=np.int8)
 
-    def _trace_ids(self, events: _Events, records: Records) -> Picked:
-        read, position = self._later, events.position
+    def _trace_ids(self, events: _Events, records: Records) -> tuple[Picked, int]:
+        """What gives the trace ids of some of the events, and about how many bytes it holds for that."""
+        read = self._later
         if read is None:
-            return listed(self._texts(events, self._fields.trace_id))
+            return listed(self._texts(events, self._fields.trace_id)), 0
+        # The records without an event go at once.
+        kept = records if len(events) == len(records) else records.only(events.position.tolist())
 
         def picked(chosen: Sequence[int]) -> list[str]:
-            some = records.only(position[chosen].tolist())
-            (texts,) = read([value or b"" for value in some.values], some).columns
+            some = kept.only(chosen)
+            (texts,) = read(cast("list[bytes]", some.values), some).columns
             return column.texts(texts)
 
-        return picked
+        return picked, sum(map(len, cast("list[bytes]", kept.values))) + _PER_RECORD * len(kept)
 
     def _texts(self, events: _Events, path: str | None) -> list[str]:
         return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])

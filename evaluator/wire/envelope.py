@@ -43,7 +43,7 @@ class Line(NamedTuple):
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     offset: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    timestamp: int | None = None
+    timestamp: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     key: str | None = None
     headers: dict[str, str] = {}
     encoding: Literal["base64"] | None = None

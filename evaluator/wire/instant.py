@@ -12,6 +12,7 @@ from evaluator.wire.number import micros, micros_column, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from evaluator.core.event import Int64s
 
@@ -41,7 +42,7 @@ def instant(value: object, unit: str) -> int:
     return time if time is not None and 0 <= time <= LAST else NOT_A_TIME
 
 
-def instant_column(values: Sequence[object], unit: str, kinds: set[type]) -> Int64s:
+def instant_column(values: Sequence[object], unit: str, kinds: AbstractSet[type]) -> Int64s:
     """`instant` of every value; `kinds` are their types."""
     if kinds == {str}:
         return _texts(values, unit)  # type: ignore[arg-type]  # the line above tells

@@ -50,7 +50,7 @@ class Memo(Generic[T]):
         `known`: types of which they are, where that is known.
         """
         kinds = [
-            set(map(type, column)) if kind is None or len(kind & _NUMBERS) > 1 else kind
+            frozenset(map(type, column)) if kind is None or len(kind & _NUMBERS) > 1 else kind
             for column, kind in zip_longest(columns, known)
         ]
         numbers = [kind & _NUMBERS for kind in kinds]

@@ -14,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
 
     import numpy.typing as npt
 
@@ -78,7 +79,7 @@ def _thousandth(number: int) -> int:
     return quotient + (rest > _HALF or (rest == _HALF and quotient & 1))
 
 
-def micros_column(values: Sequence[Number], kinds: set[type], unit: str, highest: int) -> Int64s | None:
+def micros_column(values: Sequence[Number], kinds: AbstractSet[type], unit: str, highest: int) -> Int64s | None:
     """Every value in microseconds, -1 where that is not in [0, `highest`]; None where numpy cannot do it exactly.
 
     The values are JSON numbers, not booleans, and at least one, each of one of the `kinds`; `highest` is below 2^62.

@@ -1,7 +1,7 @@
 """Records of a partition as columns.
 
 A record is looked at as a whole only where something is wrong with it. So a batch is three columns, which is all
-that decoding needs, and a row is made when somebody asks for one.
+that decoding needs, beside whatever its source has of each record; a `Record` is made when somebody asks for one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 
-NO_ENVELOPE = -(2**63)
-"""Stands in the column of timestamps for None."""
+NO_ENVELOPE = -2
+"""Stands in the column of timestamps for None. Whatever else is absent there is -1."""
 
 
 class Record(NamedTuple):
@@ -63,8 +63,8 @@ class Row(Protocol):
 class Records(Sequence[Record]):
     """Records of one partition, in the order of their offsets.
 
-    `offsets` and `timestamps` (milliseconds, NO_ENVELOPE for None) are int64, `values` the payloads. All have the
-    length of `rows`, which hold what else there is.
+    `offsets` and `timestamps` (milliseconds, -1 for absent, NO_ENVELOPE for None) are int64, `values` the payloads. All
+    have the length of `rows`, which hold what else there is.
     """
 
     __slots__ = ("_rows", "offsets", "timestamps", "values")
@@ -80,17 +80,19 @@ class Records(Sequence[Record]):
             return records
         if not records:
             return cls((), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), [])
-        offsets, timestamps, _, values, _ = zip(*records, strict=True)
-        if None in timestamps:
-            timestamps = tuple([NO_ENVELOPE if stamp is None else stamp for stamp in timestamps])
-        return cls(records, np.array(offsets, dtype=np.int64), np.array(timestamps, dtype=np.int64), list(values))
+        offsets, stamps, _, values, _ = zip(*records, strict=True)
+        timestamps = np.array([NO_ENVELOPE if stamp is None else max(stamp, -1) for stamp in stamps], dtype=np.int64)
+        return cls(records, np.array(offsets, dtype=np.int64), timestamps, list(values))
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row], runs: Sequence[Sequence[int]]) -> Records:
         """The records of a client library, none of them without an envelope. `runs` are their offsets, in pieces."""
         columns = [np.arange(r.start, r.stop) if isinstance(r, range) else np.array(r, dtype=np.int64) for r in runs]
         offsets = np.concatenate(columns) if columns else np.empty(0, dtype=np.int64)
-        timestamps = np.array([row.timestamp for row in rows], dtype=np.int64)
+        stamps = [row.timestamp for row in rows]
+        if None in stamps:  # so aiokafka says of the formats before Kafka 0.11 that there is none
+            stamps = [-1 if stamp is None else stamp for stamp in stamps]
+        timestamps = np.maximum(np.array(stamps, dtype=np.int64), -1)
         return cls(rows, offsets, timestamps, [row.value for row in rows])
 
     def __len__(self) -> int:
@@ -121,4 +123,5 @@ class Records(Sequence[Record]):
 def _record(row: Row) -> Record:
     if isinstance(row, Record):
         return row
-    return Record(row.offset, row.timestamp, row.key, row.value, tuple(row.headers) if row.headers else ())
+    timestamp = -1 if row.timestamp is None else row.timestamp
+    return Record(row.offset, timestamp, row.key, row.value, tuple(row.headers) if row.headers else ())

@@ -81,3 +81,25 @@ def test_what_a_batch_taught_never_changes_what_later_ones_say(
         assert found.faults == expected.faults
         if found.kinds is not None:
             assert all(set(map(type, column)) <= kind for column, kind in zip(found.columns, found.kinds, strict=True))
+
+
+def test_a_damaged_record_now_and_then_unlearns_nothing() -> None:
+    reader = JsonReader(("t",), "one")
+    good = [b'{"t":1}'] * LESSON
+    for broken in (b"{", b'{"t":"x"}', b"[]", b"{") * 10:
+        reader([*good, broken], ())
+        found = reader(good, ())
+        assert found.kinds is not None
+        assert found.kinds[0] <= {int, str}
+
+
+@given(st.lists(documents | mutated(), max_size=6))
+def test_a_path_that_is_asked_for_later_finds_the_events_that_were_found_without_it(payloads: list[bytes]) -> None:
+    before, later = JsonReader(("t", "status"), "one"), JsonReader(("user.id",), "one")
+    both = JsonReader(("t", "status", "user.id"), "one")
+    first, whole = before(payloads, ()), both(payloads, ())
+    assert (first.count, first.position, first.faults) == (whole.count, whole.position, whole.faults)
+    position = list(range(len(payloads))) if first.position is None else first.position
+    found = later([payloads[place] for place in position], ())
+    assert found.faults == []
+    assert repr(shown(found)) == repr(shown(whole)[2:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from evaluator.errors import UsageError
 from evaluator.wire.envelope import envelope, enveloped_columns
 from evaluator.wire.records import NO_ENVELOPE, Record, Records
 
@@ -55,3 +56,23 @@ def test_a_header_without_a_value_survives_a_dump_as_absent() -> None:
     assert orjson.loads(line)["headers"] == {"b": "2"}
     (columns,) = enveloped_columns([line], 10, "file")
     assert columns.headers == [(("b", b"2"),)]
+
+
+def test_a_row_of_an_old_format_without_a_timestamp_has_none_and_no_other_is_below_that() -> None:
+    class Row:
+        key = headers = None
+        value = b"v"
+
+        def __init__(self, timestamp: int | None) -> None:
+            self.offset, self.timestamp = 0, timestamp
+
+    records = Records.of_rows([Row(None), Row(-(2**63)), Row(5)], [range(3)])
+    assert records.timestamps.tolist() == [-1, -1, 5]
+    assert records[0].timestamp == -1
+    assert Records.of([Record(0, -(2**63), None, b"")]).timestamps.tolist() == [-1]
+
+
+def test_an_envelope_with_a_timestamp_that_no_log_holds_is_refused_with_its_place() -> None:
+    line = b'{"timestamp":100000000000000000000,"value":"x"}\n'
+    with pytest.raises(UsageError, match=r"file.*1"):
+        list(enveloped_columns([line], 10, "file"))

@@ -409,3 +409,11 @@ def test_memory_does_not_grow_with_the_number_of_distinct_values() -> None:
         records = [record(n, user=f"user-{n}") for n in range(start, start + 10_000)]
         decoder.decode(records, SeriesTable({"api": 10}), None)
     assert len(decoder._classifier._known) <= 65_536 + 10_000  # noqa: SLF001  # the bound is the subject
+
+
+def test_only_records_with_an_event_are_held_for_their_trace_ids() -> None:
+    source = replace(SOURCE, where=matcher(status=200))
+    few = decode(record(1, status=200), Record(2, T0, None, None), record(3, status=404, x="y" * 10_000), source=source)
+    assert few.ok == 1
+    assert few.events.held < 1000
+    assert few.events.trace_ids([0]) == [""]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.log.port import Rebalance
     from evaluator.runtime.log.steps import Steps
-    from evaluator.wire.records import Record
+    from evaluator.wire.records import Records
 
     class Questions(Protocol):
         """What is asked about the cluster."""
@@ -90,7 +90,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         self._seen: dict[Partition, int] = {}
         self._changes: list[_Change] = []
         self._changed = asyncio.Event()
-        self._pending: asyncio.Task[dict[TopicPartition, list[Record]]] | None = None
+        self._pending: asyncio.Task[dict[TopicPartition, Records]] | None = None
         self._sought_meanwhile: set[Partition] = set()
         self._failed: set[Partition] = set()
         # Until when a partition is left alone that could not be read, by the loop's clock.
@@ -220,7 +220,7 @@ class KafkaConsumer(ConsumerRebalanceListener):
         self._changed.clear()
 
     def _handed_out(
-        self, kafka: AIOKafkaConsumer, fetched: Mapping[TopicPartition, list[Record]]
+        self, kafka: AIOKafkaConsumer, fetched: Mapping[TopicPartition, Records]
     ) -> dict[Partition, Fetched]:
         """What the worker is given: records, and partitions that were looked at and had none."""
         answers: dict[Partition, Fetched] = {}

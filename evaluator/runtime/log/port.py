@@ -33,9 +33,9 @@ class Partition(NamedTuple):
 class Fetched(NamedTuple):
     """What one successful fetch of a partition returned.
 
-    `records` may be empty, and are best a `Records`, which has no object each. `next_offset` is the position after
-    them (past markers and compacted gaps); `high_watermark` the end of the log, open transactions included; `at` the
-    local time of the fetch. `is_continuous` is false where a fetch of the partition failed since the one before.
+    `records` may be empty, and are best a `Records`, whose columns need not be made. `next_offset` is the position
+    after them (past markers and compacted gaps); `high_watermark` the end of the log, open transactions included; `at`
+    the local time of the fetch. `is_continuous` is false where a fetch of the partition failed since the one before.
     """
 
     records: Sequence[Record]

@@ -55,7 +55,11 @@ class Reader(Protocol):
     """A format, compiled for one source."""
 
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:
-        """Read `values`, which are the values of `records` (none of them None). Total: no bytes make it raise."""
+        """Read `values`, which are the values of `records` (none of them None). Total: no bytes make it raise.
+
+        Which events there are, and which are faults, does not depend on the paths: those that nobody needs yet are
+        asked for later, of the events that were found. With the batch form "one" a record has one event at most.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,10 @@ _SPACE = b" \t\r\n"
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
-SCALARS: Kinds = {bool, int, float, str, type(None)}
+SCALARS: Kinds = frozenset({bool, int, float, str, type(None)})
 
 LESSON = 64
 """Events from which the types of the next ones are told. Fewer may be an accident."""
-
-MOST_LESSONS = 16
-"""A source whose types change all the time is read by values: each lesson that was wrong costs a batch read twice."""
 
 
 class JsonReader:
@@ -57,7 +54,6 @@ class JsonReader:
         self._parts = [tuple(path.split(".")) for path in paths]
         self._typed = _Typed.of(self._parts, [SCALARS] * len(paths)) if typed else None
         self._narrow: _Typed | None = None
-        self._lessons = MOST_LESSONS
         batched = {"array": self._array, "lines": self._lines, "auto": self._auto}
         self._batch: Callable[[bytes], Sequence[Row | Fault]] | None = batched.get(batch)
 
@@ -69,40 +65,36 @@ class JsonReader:
             return read_each(values, len(self._parts), lambda value: [self._lenient(value)])
         return self._ones(values, self._typed)
 
-    def _ones(self, values: Sequence[bytes], typed: _Typed) -> Read:
+    def _ones(self, values: Sequence[bytes], wide: _Typed) -> Read:
         """One event a record, without a step of Python for each."""
-        is_plain = _is_plain(values)
-        narrow = self._narrow
-        if narrow is not None:
-            try:
-                found = list(map(narrow.one if is_plain else narrow.checked_one, values))
-            except _MISFIT:
-                self._narrow = None
-            else:
-                return Read([*narrow.columns(found)], len(found), kinds=narrow.kinds)
+        typed = self._narrow or wide
+        found: list[msgspec.Struct] = []
         misfits: dict[int, Row | Fault] = {}
-        found = []
-        ahead = map(typed.one if is_plain else typed.checked_one, values)
+        ahead = map(typed.one if _is_plain(values) else typed.checked_one, values)
         while True:
             try:
                 # It keeps what it was given before an exception, so the reading goes on behind a misfit.
                 found.extend(ahead)
                 break
             except _MISFIT:
-                misfits[len(found)] = self._lenient(values[len(found)])
-                found.append(typed.nothing)
-        columns = typed.columns(found)
-        if misfits:
-            return _mended(columns, len(found), misfits)
-        self._learn(columns)
-        return Read([*columns], len(found))
+                misfits[len(found)] = self._one(values[len(found)])
+                found.append(wide.nothing)
+        columns = wide.columns(found)
+        read = _mended(columns, len(found), misfits) if misfits else Read([*columns], len(found))
+        if typed is not wide:
+            rows = [event for event in misfits.values() if not isinstance(event, Fault)]
+            read.kinds = [kind | set(map(type, values)) for kind, *values in zip(typed.kinds, *rows, strict=True)]
+        self._learn(read)
+        return read
 
-    def _learn(self, columns: Sequence[Column]) -> None:
-        """Expect from now on what these columns hold."""
-        if self._lessons and columns and len(columns[0]) >= LESSON:
-            self._lessons -= 1
-            kinds = [set(map(type, column)) for column in columns]
-            self._narrow = _Typed.of(self._parts, [kind | {int} if float in kind else kind for kind in kinds])
+    def _learn(self, read: Read) -> None:
+        """Expect from now on what these columns hold, beside what was expected before."""
+        if read.kinds is None and read.count < LESSON:
+            return
+        kinds = read.kinds or [frozenset(map(type, column)) for column in read.columns]
+        expected = [(kind | {int} if float in kind else kind) & SCALARS for kind in kinds]
+        if all(expected) and (self._narrow is None or expected != self._narrow.kinds):
+            self._narrow = _Typed.of(self._parts, expected)
 
     def _one(self, value: bytes) -> Row | Fault:
         if self._typed is not None:
