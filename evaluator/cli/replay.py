@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import typer
 from evaluator.cli.words import Output, alert_line, moment
 from evaluator.errors import UsageError
 from evaluator.runtime.clock import VirtualLoop
+from evaluator.runtime.collector import prefer_throughput
 from evaluator.runtime.replay import Outcome, Request
 from evaluator.runtime.replay import replay as run_replay
 from evaluator.wire.config.load import load_rules
@@ -69,9 +69,7 @@ def replay(
         verdicts=verdicts,
         batch=batch,
     )
-    # Millions of records pass through; looking for cycles among them would take a third of the time.
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
+    prefer_throughput()
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         outcome = runner.run(run_replay(rules, request, runner.get_loop()))
     _print(outcome, output)

@@ -7,7 +7,6 @@ port. Nothing is joined, fenced or written before all of them are right.
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,7 @@ from evaluator import __version__
 from evaluator.core.blind import Telling
 from evaluator.errors import EvaluatorError
 from evaluator.runtime.clock import SystemClock
+from evaluator.runtime.collector import prefer_throughput
 from evaluator.runtime.fleet import Fleet
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.kafka_client import probe
@@ -115,7 +115,7 @@ async def run(wish: Run) -> int:
         wish.say(f"page     {settings.url}/\nmetrics  {settings.url}/metrics\nalerts   topic {topics.alerts}")
         tail = Tail(wish.log, topics, view, _log_alert)
         await service.worker.start()
-        _prefer_throughput()
+        prefer_throughput()
         crew = service.worker.evaluate
         reach = partial(probe, settings.kafka, "evaluator")
         beside = {
@@ -132,12 +132,6 @@ async def run(wish: Run) -> int:
         await runner.cleanup()
     log.info("evaluator.stopped")
     return 128 + signal.SIGINT if signals.number == signal.SIGINT else 0
-
-
-def _prefer_throughput() -> None:
-    """What was loaded so far stays; and batches, which live for milliseconds, are no reason to look for cycles."""
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
 
 
 async def _shut_down(worker: Worker) -> None:

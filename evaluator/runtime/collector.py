@@ -1,0 +1,14 @@
+"""Python's cycle collector, for a process through which millions of objects pass."""
+
+from __future__ import annotations
+
+import gc
+
+
+def prefer_throughput() -> None:
+    """What was loaded so far stays; and batches, which live for milliseconds, are no reason to look for cycles.
+
+    With Python's own thresholds that search takes a third of the time of a backlog.
+    """
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
