@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from ddsketch import DDSketch
 
 WINDOW_MS = 60_000
@@ -73,6 +74,10 @@ async def judge(bootstrap: str, count: int, group: str) -> None:
         "bench-events", bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest",
         enable_auto_commit=False,
     )  # fmt: skip
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(f"{group}-alerts", 1, 1)])
+    await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await consumer.start()
     await producer.start()
