@@ -34,8 +34,7 @@ def main() -> None:
         rows.append(row)
         print(f"{row.group}: {row.name}: {row.rate:,.0f} {row.unit}/s, {row.ratio:.2f} of {row.floor}", flush=True)
     print("\n" + shown(rows))
-    if set(wanted) == set(parts):
-        save(rows, OUT)
+    save(rows, OUT)
 
 
 if __name__ == "__main__":

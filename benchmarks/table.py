@@ -7,6 +7,7 @@ each turn, and what is shown is the median of the ratios, with the smallest and 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -71,12 +72,12 @@ def shown(rows: list[Row]) -> str:
 
 
 def save(rows: list[Row], path: Path) -> None:
-    """Keep the rows, so that a later run can be compared."""
-    kept = {
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "rows": [asdict(each) for each in rows],
-    }
+    """Keep the rows, so that a later run can be compared. Of a group that was measured the former rows go."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    former = json.loads(path.read_text())["rows"] if path.exists() else []
+    measured = {each.group for each in rows}
+    kept = [each for each in former if each["group"] not in measured]
+    kept += [{**asdict(each), "measured": now} for each in rows]
+    about = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1) + "\n")
+    path.write_text(json.dumps({**about, "rows": kept}, indent=1) + "\n")
