@@ -138,12 +138,12 @@ def ran(bootstrap: str, folder: Path, count: int, number: int) -> tuple[Row, dic
     """One `evaluator run` from an empty app to the end of the topic, and to the last decided window."""
     app = f"bench-{number}"
     with running(bootstrap, folder / "rules.yaml", app) as process:
-        began = _until(process, lambda text: _records(text) > 0)
-        before = _cpu(process.pid)
-        ended = _until(process, lambda text: _records(text) >= count)
-        cpu, memory = _cpu(process.pid) - before, _peak_mb(process.pid)
+        began = until(process, lambda text: records_seen(text) > 0)
+        before = cpu_of(process.pid)
+        ended = until(process, lambda text: records_seen(text) >= count)
+        cpu, memory = cpu_of(process.pid) - before, peak_mb(process.pid)
         firings = asyncio.run(_firings(bootstrap, f"{app}.alerts", folder))
-        return Row(ended - began, cpu, memory, _scrape()), firings
+        return Row(ended - began, cpu, memory, scrape()), firings
 
 
 async def delayed(bootstrap: str, folder: Path) -> str:
@@ -159,7 +159,7 @@ async def delayed(bootstrap: str, folder: Path) -> str:
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     with running(bootstrap, rules, "delay") as process:
-        _until(process, lambda text: 'evaluator_tasks{stage="aggregate",state="running"} 4.0' in text)
+        until(process, lambda text: 'evaluator_tasks{stage="aggregate",state="running"} 4.0' in text)
         for number in range(MINUTES * 4):
             at = job.START_MS + number * 15_000
             for partition in range(PARTITIONS):
@@ -169,13 +169,14 @@ async def delayed(bootstrap: str, folder: Path) -> str:
             await asyncio.sleep(0.125)
         await asyncio.sleep(3)
         await producer.stop()
-        return _scrape()
+        return scrape()
 
 
-def _until(process: subprocess.Popen[bytes], reached: object) -> float:
+def until(process: subprocess.Popen[bytes], reached: object) -> float:
+    """When it was reached, as far as a look every quarter of a second tells."""
     while process.poll() is None:
         try:
-            if reached(_scrape()):
+            if reached(scrape()):
                 return time.perf_counter()
         except OSError:
             pass
@@ -183,21 +184,25 @@ def _until(process: subprocess.Popen[bytes], reached: object) -> float:
     return time.perf_counter()
 
 
-def _scrape() -> str:
+def scrape() -> str:
+    """The metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
         return answer.read().decode()
 
 
-def _records(text: str) -> float:
+def records_seen(text: str) -> float:
+    """How many records were judged or rejected so far."""
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("evaluator_records_total"))
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _peak_mb(pid: int) -> float:
+def peak_mb(pid: int) -> float:
+    """The most memory that a process has had."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
