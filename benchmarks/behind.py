@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from kafka import _peak_mb, _records, _scrape, broker_module, running
+from kafka import broker_module, peak_mb, records_seen, running, scrape
 
 if TYPE_CHECKING:
     import subprocess
@@ -72,7 +72,7 @@ def read(process: subprocess.Popen[bytes], wanted: int) -> int:
     seen, since = 0, time.monotonic() + QUIET_S  # until it has started
     while process.poll() is None and time.monotonic() - since < QUIET_S and seen < wanted:
         try:
-            now = int(_records(_scrape()))
+            now = int(records_seen(scrape()))
         except OSError:
             now = 0
         if now != seen:
@@ -100,8 +100,8 @@ def main() -> None:
                     asyncio.run(write(broker.bootstrap, f"day-{how}", [PARTITIONS - 1], wish.count))
                     read(process, everything)
                 time.sleep(5)  # the last windows
-                peaks[how] = _peak_mb(process.pid)
-                if (seen := int(_records(_scrape()))) != everything:
+                peaks[how] = peak_mb(process.pid)
+                if (seen := int(records_seen(scrape()))) != everything:
                     sys.exit(f"{how}: {seen} of {everything} records were read")
             print(
                 f"{how:<7} {peaks[how]:>6.0f} MB at its peak; stood at {held_at:,} of {everything:,} records",

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from kafka import _peak_mb, _scrape, broker_module, running
+from kafka import broker_module, peak_mb, running, scrape
 
 from evaluator.core.event import MINUTE, EpochUs, SeriesKey, shard_of
 from evaluator.core.pane import Cell, Pane
@@ -218,7 +218,7 @@ def restored(process: subprocess.Popen[bytes], began: float) -> float:
     """Seconds until every shard runs."""
     while process.poll() is None:
         try:
-            if f'evaluator_tasks{{stage="evaluate",state="running"}} {SHARDS}.0' in _scrape():
+            if f'evaluator_tasks{{stage="evaluate",state="running"}} {SHARDS}.0' in scrape():
                 return time.perf_counter() - began
         except OSError:
             pass
@@ -257,7 +257,7 @@ def main() -> None:
                 began = time.perf_counter()
                 with running(broker.bootstrap, rules, app) as process:
                     times.append(restored(process, began))
-                    memory = max(memory, _peak_mb(process.pid) if process.poll() is None else 0.0)
+                    memory = max(memory, peak_mb(process.pid) if process.poll() is None else 0.0)
             times.sort()
             state = f"{int(drained[1]):>20,}  {int(drained[2]) / 1e6:>6.0f}  {float(drained[0]):>8.1f} s"
             spread = f"({times[0]:.1f} to {times[-1]:.1f})"
