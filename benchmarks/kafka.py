@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import job
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from table import Row as TableRow
-from table import row
+from table import Row, of_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +52,7 @@ asyncio.run(main())
 """
 
 
-class Row(NamedTuple):
+class Pass(NamedTuple):
     """One measured pass: seconds of wall and CPU, peak MB, and what the metrics say."""
 
     wall: float
@@ -104,12 +103,12 @@ async def fill(bootstrap: str, files: list[Path]) -> None:
     await producer.stop()
 
 
-def drained(bootstrap: str, count: int) -> Row:
+def drained(bootstrap: str, count: int) -> Pass:
     """The floor."""
     done = subprocess.run([sys.executable, "-c", DRAIN, bootstrap, str(count)], capture_output=True, text=True,
                           check=True)  # fmt: skip
     wall, cpu = map(float, done.stdout.split())
-    return Row(wall, cpu, 0.0)
+    return Pass(wall, cpu, 0.0)
 
 
 @contextmanager
@@ -134,7 +133,7 @@ def running(bootstrap: str, rules: Path, app: str) -> Iterator[subprocess.Popen[
         process.wait()
 
 
-def ran(bootstrap: str, folder: Path, count: int, number: int) -> tuple[Row, dict[str, int]]:
+def ran(bootstrap: str, folder: Path, count: int, number: int) -> tuple[Pass, dict[str, int]]:
     """One `evaluator run` from an empty app to the end of the topic, and to the last decided window."""
     app = f"bench-{number}"
     with running(bootstrap, folder / "rules.yaml", app) as process:
@@ -143,7 +142,7 @@ def ran(bootstrap: str, folder: Path, count: int, number: int) -> tuple[Row, dic
         ended = until(process, lambda text: records_seen(text) >= count)
         cpu, memory = cpu_of(process.pid) - before, peak_mb(process.pid)
         firings = asyncio.run(_firings(bootstrap, f"{app}.alerts", folder))
-        return Row(ended - began, cpu, memory, scrape()), firings
+        return Pass(ended - began, cpu, memory, scrape()), firings
 
 
 async def delayed(bootstrap: str, folder: Path) -> str:
@@ -237,21 +236,21 @@ def _mean(metrics: str, name: str) -> str:
     return ", ".join(parts)
 
 
-def by_hand(bootstrap: str, count: int, number: int) -> Row:
+def by_hand(bootstrap: str, count: int, number: int) -> Pass:
     """The loop of benchmarks/by_hand.py."""
     script = str(Path(__file__).with_name("by_hand.py"))
     done = subprocess.run([sys.executable, script, bootstrap, str(count), f"by-hand-{number}"], capture_output=True,
                           text=True, check=True)  # fmt: skip
     said = json.loads(done.stdout)
-    return Row(said["wall"], said["cpu"], 0.0)
+    return Pass(said["wall"], said["cpu"], 0.0)
 
 
 class Taken(NamedTuple):
     """Every pass over one topic, in turns: the floor, the loop by hand, and ours."""
 
-    floors: list[Row]
-    loops: list[Row]
-    ours: list[Row]
+    floors: list[Pass]
+    loops: list[Pass]
+    ours: list[Pass]
     exact: bool
     delays: str
 
@@ -266,36 +265,29 @@ def measured(count: int, runs: int) -> Taken:
         for number in range(runs):
             floors.append(drained(bootstrap, made.count))
             loops.append(by_hand(bootstrap, made.count, number))
-            row, firings = ran(bootstrap, folder, made.count, number)
-            ours.append(row)
+            ours_now, firings = ran(bootstrap, folder, made.count, number)
+            ours.append(ours_now)
             exact = exact and firings == {rule: n for rule, n in made.firings.items() if n}
         delays = asyncio.run(delayed(bootstrap, folder))
     return Taken(floors, loops, ours, exact, delays)
 
 
-def rows(count: int, runs: int) -> Iterator[TableRow]:
+def rows(count: int, runs: int) -> Iterator[Row]:
     """What the table shows of it. Ends the program where a run was not exact."""
     taken = measured(count, runs)
     if not taken.exact:
         sys.exit("a run on Kafka found other firings than the job holds")
 
     drain, loop, ours = taken.floors, taken.loops, taken.ours
-
-    def turns(name: str, mine: list[float], floor: str, base: list[float], **more: float | str) -> TableRow:
-        subject, floors = iter(mine), iter(base)
-        return row("Kafka", name, "events", count, lambda: next(subject), (floor, lambda: next(floors)), runs, **more)
-
-    def walls(passes: list[Row]) -> list[float]:
-        return [each.wall for each in passes]
-
-    def cpus(passes: list[Row]) -> list[float]:
-        return [each.cpu for each in passes]
-
+    by_drain = [(mine.wall, base.wall) for mine, base in zip(ours, drain, strict=True)]
+    of_a_core = [(mine.cpu, base.cpu) for mine, base in zip(ours, drain, strict=True)]
+    by_loop = [(mine.cpu, base.cpu) for mine, base in zip(ours, loop, strict=True)]
+    loop_by_drain = [(mine.wall, base.wall) for mine, base in zip(loop, drain, strict=True)]
     memory = round(statistics.median(each.memory for each in ours))
-    yield turns("`run`, exactly once", walls(ours), "getmany alone", walls(drain), peak_MB=memory)
-    yield turns("`run`, exactly once, of a core", cpus(ours), "getmany alone", cpus(drain))
-    yield turns("`run`, exactly once, of a core", cpus(ours), "the loop by hand", cpus(loop))
-    yield turns("the loop by hand", walls(loop), "getmany alone", walls(drain))
+    yield of_turns("Kafka", "`run`, exactly once", "events", count, by_drain, "getmany alone", peak_MB=memory)
+    yield of_turns("Kafka", "`run`, exactly once, of a core", "events", count, of_a_core, "getmany alone")
+    yield of_turns("Kafka", "`run`, exactly once, of a core", "events", count, by_loop, "the loop by hand")
+    yield of_turns("Kafka", "the loop by hand", "events", count, loop_by_drain, "getmany alone")
     print(f"restore of a task, mean            {_mean(taken.ours[-1].metrics, 'evaluator_restore_duration_seconds')}")
     print(f"commit under full load, mean       {_mean(taken.ours[-1].metrics, 'evaluator_commit_duration_seconds')}")
     print(f"commit at a low rate, mean         {_mean(taken.delays, 'evaluator_commit_duration_seconds')}")

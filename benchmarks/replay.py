@@ -15,13 +15,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import job
 import msgspec
-from table import Row, row
+from table import Row, of_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,15 +73,13 @@ def rows(count: int, runs: int) -> Iterator[Row]:
         folder = Path(name)
         made = job.write(folder, count)
         expected = {rule: n for rule, n in made.firings.items() if n}
-        peaks: list[float] = []
-
-        def subject() -> float:
+        turns: list[tuple[float, float]] = []
+        peak = 0.0
+        for _ in range(runs):
             wall, memory, firings = replayed(folder, made.files)
             if firings != expected:
                 sys.exit(f"a replay found {firings}, the job holds {expected}")
-            peaks.append(memory)
-            return wall
-
-        made_row = row("replay", "of files, start-up included", "events", count, subject,
-                       ("msgspec, typed, alone", lambda: floor(made.files)), runs)  # fmt: skip
-    yield replace(made_row, more={"peak_MB": round(max(peaks))})
+            turns.append((wall, floor(made.files)))
+            peak = max(peak, memory)
+    name = "of files, start-up included"
+    yield of_turns("replay", name, "events", count, turns, "msgspec, typed, alone", peak_MB=round(peak))

@@ -45,10 +45,17 @@ def row(
     """A row of `count` units; `subject` and the floor return how many seconds they took."""
     what, floor_of = floor
     taken = [(subject(), floor_of()) for _ in range(runs)]
+    return of_turns(group, name, unit, count, taken, what, **more)
+
+
+def of_turns(
+    group: str, name: str, unit: str, count: int, taken: list[tuple[float, float]], floor: str, **more: float | str
+) -> Row:
+    """A row of turns that were taken: the seconds of the subject and of its floor in each."""
     ratios = [base / mine for mine, base in taken]
     mine, base = (statistics.median(each) for each in zip(*taken, strict=True))
     return Row(
-        group, name, unit, count / mine, what, count / base, statistics.median(ratios), min(ratios), max(ratios), more
+        group, name, unit, count / mine, floor, count / base, statistics.median(ratios), min(ratios), max(ratios), more
     )
 
 

@@ -37,7 +37,7 @@ class Groups:
     @cached_property
     def sizes(self) -> Int64s:
         """How many rows each group has."""
-        return np.diff(self.edges, append=len(self.order))
+        return sizes_of(self.edges, len(self.order))
 
     @cached_property
     def numbers(self) -> Int64s:
@@ -87,6 +87,11 @@ def edges_of(keys: Int64s) -> Int64s:
     return np.concatenate((np.zeros(1, dtype=np.int64), np.flatnonzero(keys[1:] != keys[:-1]) + 1))
 
 
+def sizes_of(edges: Int64s, total: int) -> Int64s:
+    """How long the runs are that begin at `edges`, of `total` rows."""
+    return np.diff(edges, append=total)
+
+
 def tallied(keys: Int64s, weight: Int64s | None, limit: int) -> tuple[Int64s, Int64s]:
     """The distinct keys, ascending, each in [0, `limit`), and how often each occurs (with `weight`: their sum)."""
     if weight is None and limit <= _SPARSE * len(keys):
@@ -98,7 +103,7 @@ def tallied(keys: Int64s, weight: Int64s | None, limit: int) -> tuple[Int64s, In
     order = sorted_order(keys)
     edges = edges_of(keys[order])
     if weight is None:
-        return keys[order[edges]], np.diff(edges, append=len(order))
+        return keys[order[edges]], sizes_of(edges, len(order))
     return keys[order[edges]], np.add.reduceat(weight[order], edges)
 
 
@@ -108,7 +113,7 @@ def strongest(values: Int64s, owners: Int64s, count: int) -> Int64s:
     `owners` ascend. The places come owner by owner, the largest values first.
     """
     edges = edges_of(owners)
-    sizes = np.diff(edges, append=len(owners))
+    sizes = sizes_of(edges, len(owners))
     places = np.flatnonzero(values >= np.repeat(_least(values, edges, sizes, count), sizes))
     return places[np.lexsort((-values[places], owners[places]))]
 

@@ -77,7 +77,7 @@ _NONE = type(None)
 
 
 def _coded(converted: Int64s) -> Int64s:
-    return np.where(converted < 0, BAD, converted) if int(converted.min()) < 0 else converted
+    return np.where(converted < 0, BAD, converted)
 
 
 def _durations(values: Column, unit: str, kinds: Kinds) -> Int64s:

@@ -124,8 +124,6 @@ def _doubles(raw: npt.NDArray[np.float64], unit: str, highest: int, *, whole_too
     with np.errstate(over="ignore"):
         rounded = np.rint(raw * _AS_DOUBLE[unit])
     # `highest` need not be a double: the comparison that counts is one of integers.
-    if rounded.min() >= 0 and rounded.max() < min(highest, _EXACT_BELOW):
-        return rounded.astype(np.int64)
     whole: Int64s = np.where((rounded >= 0) & (rounded < _OUT_OF_RANGE), rounded, -1).astype(np.int64)
     return np.where(whole <= highest, whole, -1)
 
