@@ -20,6 +20,7 @@ from table import Row, cpu_seconds, row
 from evaluator.core.aggregate import Aggregator
 from evaluator.core.evaluate import Evaluator
 from evaluator.core.event import MINUTE, EpochUs, EventBatch, SeriesKey, SeriesTable, listed
+from evaluator.core.packed import unpacked
 from evaluator.runtime.collector import prefer_throughput
 from evaluator.wire import partial as partial_wire
 from evaluator.wire.config.load import load_rules
@@ -195,7 +196,7 @@ def merged_bins(partials: list[list[bytes]]) -> None:
             for key, cells in partial_wire.decode(value).cells:
                 for cell in cells:
                     bins = sums.setdefault((key, cell.slot), {})
-                    for index, count in cell.pane.bins.items():
+                    for index, count in unpacked(cell.pane).bins.items():
                         bins[index] = bins.get(index, 0) + count
 
 

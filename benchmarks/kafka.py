@@ -27,7 +27,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from table import Row, of_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PARTITIONS = 4
 BATCH_BYTES = 900_000
@@ -41,7 +41,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 async def main():
     consumer = AIOKafkaConsumer(bootstrap_servers=sys.argv[1], auto_offset_reset="earliest", enable_auto_commit=False)
     await consumer.start()
-    places = [TopicPartition("bench-events", index) for index in range(4)]
+    places = [TopicPartition(sys.argv[3], index) for index in range(int(sys.argv[4]))]
     consumer.assign(places)
     left, wall, cpu = int(sys.argv[2]), time.perf_counter(), time.process_time()
     while left > 0:
@@ -80,14 +80,15 @@ def broker_module() -> object:
     return module
 
 
-async def fill(bootstrap: str, files: list[Path]) -> None:
-    """Write the job's events, their time as the record's."""
+async def fill(bootstrap: str, files: list[Path], topic: str = "bench-events", codec: str | None = None) -> None:
+    """Write the job's events, their time as the record's, a file to a partition."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     # The job is in the past: with a retention it would be deleted while it is read.
-    await admin.create_topics([NewTopic("bench-events", PARTITIONS, 1, topic_configs={"retention.ms": "-1"})])
+    await admin.create_topics([NewTopic(topic, len(files), 1, topic_configs={"retention.ms": "-1"})])
     await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=BATCH_BYTES, linger_ms=20)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=BATCH_BYTES, linger_ms=20,
+                                compression_type=codec)  # fmt: skip
     await producer.start()
     for index, path in enumerate(files):
         batch = producer.create_batch()
@@ -95,33 +96,33 @@ async def fill(bootstrap: str, files: list[Path]) -> None:
             for line in lines:
                 at = int(line[8:21])
                 if batch.append(key=None, value=line[:-1], timestamp=at) is None:
-                    await producer.send_batch(batch, "bench-events", partition=index)
+                    await producer.send_batch(batch, topic, partition=index)
                     batch = producer.create_batch()
                     batch.append(key=None, value=line[:-1], timestamp=at)
-        await producer.send_batch(batch, "bench-events", partition=index)
+        await producer.send_batch(batch, topic, partition=index)
     await producer.flush()
     await producer.stop()
 
 
-def drained(bootstrap: str, count: int) -> Pass:
+def drained(bootstrap: str, count: int, topic: str = "bench-events", partitions: int = PARTITIONS) -> Pass:
     """The floor."""
-    done = subprocess.run([sys.executable, "-c", DRAIN, bootstrap, str(count)], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    command = [sys.executable, "-c", DRAIN, bootstrap, str(count), topic, str(partitions)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     wall, cpu = map(float, done.stdout.split())
     return Pass(wall, cpu, 0.0)
 
 
 @contextmanager
-def running(bootstrap: str, rules: Path, app: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(bootstrap: str, rules: Path, app: str, port: int = PORT) -> Iterator[subprocess.Popen[bytes]]:
     """An `evaluator run` of an app of its own."""
     environ = {
         **os.environ, "EVALUATOR_APP_ID": app, "EVALUATOR_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-        "EVALUATOR_KAFKA__CREATE_TOPICS": "true", "EVALUATOR_WEB__LISTEN": f"127.0.0.1:{PORT}",
+        "EVALUATOR_KAFKA__CREATE_TOPICS": "true", "EVALUATOR_WEB__LISTEN": f"127.0.0.1:{port}",
         "EVALUATOR_TOPICS__ALERTS": f"{app}.alerts", "EVALUATOR_TOPICS__STATUS": f"{app}.status",
         "EVALUATOR_LOG__LEVEL": "warning",
     }  # fmt: skip
     evaluator = str(Path(sys.executable).with_name("evaluator"))
-    said = rules.with_suffix(".log")
+    said = rules.with_suffix(f".{port}.log")
     with said.open("wb") as log:
         process = subprocess.Popen([evaluator, "run", "--config", str(rules)], env=environ, stderr=log)
     try:
@@ -133,9 +134,8 @@ def running(bootstrap: str, rules: Path, app: str) -> Iterator[subprocess.Popen[
         process.wait()
 
 
-def ran(bootstrap: str, folder: Path, count: int, number: int) -> tuple[Pass, dict[str, int]]:
+def ran(bootstrap: str, folder: Path, count: int, app: str) -> tuple[Pass, dict[str, int]]:
     """One `evaluator run` from an empty app to the end of the topic, and to the last decided window."""
-    app = f"bench-{number}"
     with running(bootstrap, folder / "rules.yaml", app) as process:
         began = until(process, lambda text: records_seen(text) > 0)
         before = cpu_of(process.pid)
@@ -171,21 +171,23 @@ async def delayed(bootstrap: str, folder: Path) -> str:
         return scrape()
 
 
-def until(process: subprocess.Popen[bytes], reached: object) -> float:
-    """When it was reached, as far as a look every quarter of a second tells."""
+def until(
+    process: subprocess.Popen[bytes], reached: Callable[[str], bool], every: float = 0.25, port: int = PORT
+) -> float:
+    """When the metrics said so, as far as a look every `every` seconds tells."""
     while process.poll() is None:
         try:
-            if reached(scrape()):
+            if reached(scrape(port)):
                 return time.perf_counter()
         except OSError:
             pass
-        time.sleep(0.25)
+        time.sleep(every)
     return time.perf_counter()
 
 
-def scrape() -> str:
+def scrape(port: int = PORT) -> str:
     """The metrics."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         return answer.read().decode()
 
 
@@ -265,7 +267,7 @@ def measured(count: int, runs: int) -> Taken:
         for number in range(runs):
             floors.append(drained(bootstrap, made.count))
             loops.append(by_hand(bootstrap, made.count, number))
-            ours_now, firings = ran(bootstrap, folder, made.count, number)
+            ours_now, firings = ran(bootstrap, folder, made.count, f"bench-{number}")
             ours.append(ours_now)
             exact = exact and firings == {rule: n for rule, n in made.firings.items() if n}
         delays = asyncio.run(delayed(bootstrap, folder))

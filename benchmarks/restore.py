@@ -20,6 +20,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -27,8 +28,8 @@ from aiokafka import AIOKafkaProducer
 from kafka import broker_module, peak_mb, running, scrape
 
 from evaluator.core.event import MINUTE, EpochUs, SeriesKey, shard_of
-from evaluator.core.pane import Cell, Pane
-from evaluator.core.partial import Origin, Partial
+from evaluator.core.packed import pack, unpacked
+from evaluator.core.partial import Cell, Origin, Partial
 from evaluator.core.watermark import PartitionTime
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
 from evaluator.runtime.clock import SystemClock
@@ -47,6 +48,9 @@ from evaluator.wire.config.load import Config, load_rules
 from evaluator.wire.progress import SourceProgress
 from evaluator.wire.record import Publisher
 from evaluator.wire.records import Record
+
+if TYPE_CHECKING:
+    from evaluator.core.pane import Pane
 
 SHARDS, STEP, STEPS, SAMPLES, KINDS = 16, 5 * MINUTE, 25, 200, 64
 START = 1_769_601_600 * 1_000_000
@@ -108,7 +112,9 @@ def kinds(config: Config, topics: Topics) -> list[Pane]:
     stage.apply(Fetched(records, len(records), len(records), EpochUs(0)))
     outbox = stage.freeze(EpochUs(0))
     partials = [partial_wire.decode(one.value) for one in outbox.records if one.topic == topics.partials]
-    return [cell.pane for partial in partials for _, cells in partial.cells for cell in cells if cell.step == STEP]
+    return [
+        unpacked(cell.pane) for partial in partials for _, cells in partial.cells for cell in cells if cell.step == STEP
+    ]
 
 
 def moved(pane: Pane, by: int) -> Pane:
@@ -131,7 +137,7 @@ def partials_of(config: Config, keys: list[SeriesKey], panes: list[Pane]) -> lis
             is_last = first + SERIES_A_PARTIAL >= len(keys)
             after = START + (step + 1) * STEP if is_last and step < STEPS - 1 else watermark
             cells = tuple(
-                (key, (Cell(STEP, slot, moved(panes[(first + n + step) % KINDS], step * STEP)),))
+                (key, (Cell(STEP, slot, pack(moved(panes[(first + n + step) % KINDS], step * STEP))),))
                 for n, key in enumerate(chunk)
             )
             partial = Partial(
@@ -209,8 +215,8 @@ async def multiply(bootstrap: str, rules: Path, made: Topics, topics: Topics, ti
 def renamed(key: bytes, number: int) -> tuple[bytes, int]:
     """The key of a state record for another series, and the shard of that one."""
     series, *rest = msgspec.msgpack.decode(key[1:])
-    (route,) = series["values"]
-    series = SeriesKey(series["surface"], (f"{route}-{number}",))
+    surface, (route,) = series
+    series = SeriesKey(surface, (f"{route}-{number}",))
     return key[:1] + msgspec.msgpack.encode([series, *rest]), shard_of(series, SHARDS)
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import core
 import kafka
+import load
+import memory
 import replay
+import shapes
 from table import RUNS, save, shown
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "bench.json"
@@ -19,7 +22,7 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "bench.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="core,replay,kafka")
+    parser.add_argument("--only", default="core,replay,kafka,shapes,load,memory")
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=RUNS)
     wish = parser.parse_args()
@@ -27,12 +30,15 @@ def main() -> None:
         "core": core.rows,
         "replay": lambda: replay.rows(wish.events, wish.runs),
         "kafka": lambda: kafka.rows(wish.events, wish.runs),
+        "shapes": lambda: shapes.rows(wish.events, min(wish.runs, 3)),
+        "load": lambda: load.figures(min(wish.runs, 3)),
+        "memory": memory.figures,
     }
     wanted = wish.only.split(",")
     rows = []
     for row in itertools.chain.from_iterable(make() for name, make in parts.items() if name in wanted):
         rows.append(row)
-        print(f"{row.group}: {row.name}: {row.rate:,.0f} {row.unit}/s, {row.ratio:.2f} of {row.floor}", flush=True)
+        print(shown([row]).splitlines()[-1], flush=True)
     print("\n" + shown(rows))
     save(rows, OUT)
 

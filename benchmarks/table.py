@@ -38,6 +38,17 @@ class Row:
     more: dict[str, float | str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is no rate: a delay, memory, a share."""
+
+    group: str
+    name: str
+    value: float
+    unit: str
+    more: dict[str, float | str] = field(default_factory=dict)
+
+
 def row(
     group: str, name: str, unit: str, count: int, subject: Callable[[], float], floor: tuple[str, Callable[[], float]],
     runs: int = RUNS, **more: float | str,
@@ -66,20 +77,36 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def shown(rows: list[Row]) -> str:
-    """The table, as Markdown."""
-    lines = ["| | | per second | of its floor | min - max | floor |", "| --- | --- | ---: | ---: | ---: | --- |"]
-    for each in rows:
-        more = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in each.more.items())
-        lines.append(
-            f"| {each.group} | {each.name}{': ' if more else ''}{more} | {each.rate:,.0f} {each.unit} "
-            f"| {each.ratio:.2f} | {each.lowest:.2f} - {each.highest:.2f} | {each.floor}, {each.floor_rate:,.0f} |"
-        )
+def shown(measured: list[Row | Figure]) -> str:
+    """The tables, as Markdown: what has a rate and a floor, then what has not."""
+    rows = [each for each in measured if isinstance(each, Row)]
+    figures = [each for each in measured if isinstance(each, Figure)]
+    return "\n\n".join([*([_of_rows(rows)] if rows else []), *([_of_figures(figures)] if figures else [])])
+
+
+def _more(each: Row | Figure) -> str:
+    more = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in each.more.items())
+    return f"{each.name}{': ' if more else ''}{more}"
+
+
+def _of_figures(figures: list[Figure]) -> str:
+    lines = ["| | | |", "| --- | --- | ---: |"]
+    lines += [f"| {each.group} | {_more(each)} | {each.value:,.3g} {each.unit} |" for each in figures]
     return "\n".join(lines)
 
 
-def save(rows: list[Row], path: Path) -> None:
-    """Keep the rows, so that a later run can be compared. Of a group that was measured the former rows go."""
+def _of_rows(rows: list[Row]) -> str:
+    lines = ["| | | per second | of its floor | min - max | floor |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    lines += [
+        f"| {each.group} | {_more(each)} | {each.rate:,.0f} {each.unit} "
+        f"| {each.ratio:.2f} | {each.lowest:.2f} - {each.highest:.2f} | {each.floor}, {each.floor_rate:,.0f} |"
+        for each in rows
+    ]
+    return "\n".join(lines)
+
+
+def save(rows: list[Row | Figure], path: Path) -> None:
+    """Keep what was measured, so that a later run can be compared. What a group said before goes."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     former = json.loads(path.read_text())["rows"] if path.exists() else []
     measured = {each.group for each in rows}

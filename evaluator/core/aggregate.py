@@ -11,9 +11,10 @@ less per event than updating panes for every small batch.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,15 +33,18 @@ from evaluator.core.event import (
     SeriesKey,
     SeriesTable,
 )
-from evaluator.core.pane import EVIDENCE, Cell, Counts, Evidence, Pane, strongest
-from evaluator.core.partial import FutureRejection, IdleAdvance, Origin, Partial
+from evaluator.core.group import Bools
+from evaluator.core.packed import PLAIN, Packed, pack
+from evaluator.core.pane import EVIDENCE, Counts, Evidence, Pane, strongest
+from evaluator.core.partial import Cell, FutureRejection, IdleAdvance, Origin, Partial
+from evaluator.core.rows import Columns, merged, packed_rows
 from evaluator.core.watermark import BEGINNING, PartitionTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from evaluator.core.event import DurationUs
-    from evaluator.core.group import Bools, Groups
+    from evaluator.core.group import Groups
     from evaluator.core.rule import RuleSet, Source
 
 REDUCE_AT = 65_536
@@ -89,7 +93,7 @@ class Aggregator:
     def _reset(self) -> None:
         # One commit may carry so many series of a surface that every shard can be full.
         self.table = SeriesTable({surface.name: surface.max_series * self._shards for surface in self._surfaces})
-        self._panes: dict[tuple[int, DurationUs, int], Pane] = {}
+        self._panes: dict[tuple[int, DurationUs, int], list[Packed]] = {}
         self._collected: list[tuple[EventBatch, Int64s]] = []
         self._size = self._held = 0
         self._before = self.time.watermark
@@ -174,10 +178,11 @@ class Aggregator:
 
     def _cells(self) -> tuple[tuple[SeriesKey, tuple[Cell, ...]], ...]:
         by_series: dict[int, list[Cell]] = {}
-        for (series, step, index), pane in sorted(self._panes.items(), key=lambda item: item[0]):
-            by_series.setdefault(series, []).append(Cell(step, index, pane.in_order()))
+        for (series, step, slot), pane in zip(self._panes, merged(list(self._panes.values())), strict=True):
+            by_series.setdefault(series, []).append(Cell(step, slot, pane))
         keys = self.table.keys
-        return tuple(sorted((keys[series], tuple(cells)) for series, cells in by_series.items()))
+        found = [(keys[series], tuple(sorted(cells, key=itemgetter(0, 1)))) for series, cells in by_series.items()]
+        return tuple(sorted(found, key=itemgetter(0)))
 
     def _reduce(self) -> None:
         if not self._collected:
@@ -207,11 +212,7 @@ class Aggregator:
         reduced_panes = _reduced_panes(run, order, grouped, self._steps, step)
         for series, index, reduced in zip(run.series[first].tolist(), slot[first].tolist(), reduced_panes, strict=True):
             key = (series, step, index)
-            known = self._panes.get(key)
-            if known is None:
-                self._panes[key] = reduced
-            else:
-                known.merge(reduced)
+            self._panes.setdefault(key, []).append(reduced)
 
     def _newest_end(self, index: int, step: DurationUs) -> None:
         self.newest_pane_end = EpochUs(max(self.newest_pane_end, (index + 1) * step))
@@ -265,64 +266,123 @@ def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[Ser
 
 def _reduced_panes(
     run: _Run, order: Int64s, grouped: Groups, steps: dict[str, dict[DurationUs, tuple[int, ...]]], step: DurationUs
-) -> Iterable[Pane]:
+) -> list[Packed]:
     """A pane for each group; `order` are the rows of `run` as they are grouped."""
     edges = grouped.edges
     time, latency, failed = run.time[order], run.latency[order], run.failed[order]
     weight = None if run.weight is None else run.weight[order]
-    thresholds = [steps[run.keys[series].surface][step] for series in run.series[order[edges]].tolist()]
-    plain = _counts(grouped, latency, failed, None, thresholds)
-    unit = None if weight is None else (np.maximum.reduceat(weight, edges) == 1).tolist()
-    weighted = plain if weight is None else _counts(grouped, latency, failed, weight, thresholds)
+    named = [steps[run.keys[series].surface][step] for series in run.series[order[edges]].tolist()]
+    over = sorted(set(chain.from_iterable(named)))
+    bins = _bins(latency, weight, grouped)
+    columns = _Grouped(
+        over=over,
+        first=np.minimum.reduceat(time, edges),
+        last=np.maximum.reduceat(time, edges),
+        lat_max=np.maximum.reduceat(latency, edges),
+        lat_sum=_latency_sums(latency, weight, edges),
+        raw=_counters(grouped, latency, failed, None, over),
+        weighted=None if weight is None else _counters(grouped, latency, failed, weight, over),
+        is_unit=None if weight is None else np.maximum.reduceat(weight, edges) == 1,
+        owners=bins[0], numbers=bins[1], counts=bins[2],
+    )  # fmt: skip
     failing = _evidence(run, order, grouped, failed == FAILED, failing=True)
     slowest = _evidence(run, order, grouped, latency != NO_LATENCY, failing=False)
-    columns = zip(
-        weighted,
-        np.minimum.reduceat(time, edges).tolist(),
-        np.maximum.reduceat(time, edges).tolist(),
-        _latency_sums(latency, weight, edges),
-        np.maximum.reduceat(latency, edges).tolist(),
-        _bins(latency, weight, grouped),
-        strict=True,
-    )
-    for place, (counts, first, last, lat_sum, lat_max, bins) in enumerate(columns):
-        yield Pane(
-            weighted=counts, raw=plain[place] if unit is not None and not unit[place] else None,
-            first=first, last=last, lat_sum=lat_sum, lat_max=lat_max, bins=bins,
-            failing=failing.get(place, ()), slowest=slowest.get(place, ()),
-        )  # fmt: skip
-
-
-def _counts(
-    grouped: Groups, latency: Int64s, failed: Int8s, weight: Int64s | None, thresholds: list[tuple[int, ...]]
-) -> list[Counts]:
-    def summed(rows: Bools) -> list[int]:
-        counted: list[int] = grouped.count(rows) if weight is None else grouped.sum(rows * weight)
-        return counted
-
-    everything = np.ones(len(latency), dtype=np.bool_)
-    n, known, bad = summed(everything), summed(failed != UNKNOWN), summed(failed == FAILED)
-    lat_n = summed(latency != NO_LATENCY)
-    # NO_LATENCY is below every threshold.
-    over = {t: summed(latency > t) for t in sorted({t for ts in thresholds for t in ts})}
     return [
-        Counts(n[place], known[place], bad[place], lat_n[place], {t: over[t][place] for t in named})
-        for place, named in enumerate(thresholds)
+        Packed(counted, failing.get(place, ()), slowest.get(place, ()))
+        for place, counted in enumerate(_packed(columns, named))
     ]
 
 
-def _latency_sums(latency: Int64s, weight: Int64s | None, edges: Int64s) -> list[int]:
+class _Grouped(NamedTuple):
+    """What was counted of each group.
+
+    `raw` and `weighted` have the columns n, known, bad, lat_n and one for each threshold of `over`; the bins of all
+    groups stand in three columns, `owners` ascending.
+    """
+
+    over: list[int]
+    first: Int64s
+    last: Int64s
+    lat_max: Int64s
+    lat_sum: Int64s | list[int]
+    raw: Int64s
+    weighted: Int64s | None
+    is_unit: Bools | None
+    owners: Int64s
+    numbers: Int64s
+    counts: Int64s
+
+
+def _packed(columns: _Grouped, named: list[tuple[int, ...]]) -> list[bytes]:
+    """What each group counted of the thresholds `named` for it."""
+    found = [b""] * len(named)
+    alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, thresholds in enumerate(named):
+        alike[thresholds].append(place)
+    for thresholds, places in alike.items():
+        chosen = [*range(PLAIN), *(PLAIN + columns.over.index(threshold) for threshold in thresholds)]
+        if columns.weighted is None and isinstance(columns.lat_sum, np.ndarray):
+            packed = _packed_plain(columns, columns.lat_sum, thresholds, np.array(places), chosen)
+        else:
+            packed = [pack(_pane(columns, place, thresholds, chosen)).counted for place in places]
+        for place, counted in zip(places, packed, strict=True):
+            found[place] = counted
+    return found
+
+
+def _packed_plain(
+    columns: _Grouped, lat_sum: Int64s, thresholds: tuple[int, ...], places: Int64s, chosen: list[int]
+) -> list[bytes]:
+    mine = slice(None) if len(places) == len(columns.first) else np.isin(columns.owners, places)
+    sizes = np.bincount(columns.owners, minlength=len(columns.first))[places]
+    return packed_rows(Columns(
+        thresholds, columns.first[places], columns.last[places], columns.lat_max[places], lat_sum[places],
+        columns.raw[np.ix_(places, np.array(chosen))], sizes, columns.numbers[mine], columns.counts[mine],
+    ))  # fmt: skip
+
+
+def _pane(columns: _Grouped, place: int, thresholds: tuple[int, ...], chosen: list[int]) -> Pane:
+    """A pane with weights, or with a sum beyond 64 bits."""
+    begin, end = np.searchsorted(columns.owners, [place, place + 1]).tolist()
+    bins = dict(zip(columns.numbers[begin:end].tolist(), columns.counts[begin:end].tolist(), strict=True))
+
+    def counts(counters: Int64s) -> Counts:
+        n, known, bad, lat_n, *above = counters[place, chosen].tolist()
+        return Counts(n, known, bad, lat_n, dict(zip(thresholds, above, strict=True)))
+
+    has_weights = columns.weighted is not None and columns.is_unit is not None and not columns.is_unit[place]
+    return Pane(
+        weighted=counts(columns.raw if columns.weighted is None else columns.weighted),
+        raw=counts(columns.raw) if has_weights else None,
+        first=EpochUs(int(columns.first[place])), last=EpochUs(int(columns.last[place])),
+        lat_sum=int(columns.lat_sum[place]), lat_max=int(columns.lat_max[place]), bins=bins,
+    )  # fmt: skip
+
+
+def _counters(grouped: Groups, latency: Int64s, failed: Int8s, weight: Int64s | None, over: Sequence[int]) -> Int64s:
+    """The columns n, known, bad, lat_n, and the latencies over each threshold (NO_LATENCY is below every one)."""
+
+    def summed(rows: Bools) -> Int64s:
+        return grouped.count(rows) if weight is None else grouped.sum(rows * weight)
+
+    everything = np.ones(len(latency), dtype=np.bool_)
+    columns = [everything, failed != UNKNOWN, failed == FAILED, latency != NO_LATENCY, *(latency > t for t in over)]
+    return np.stack([summed(rows) for rows in columns], axis=1)
+
+
+def _latency_sums(latency: Int64s, weight: Int64s | None, edges: Int64s) -> Int64s | list[int]:
+    """Weight times latency of each group; a list where 64 bits may not hold it."""
     measured = np.maximum(latency, 0)
     heaviest = 1 if weight is None else int(weight.max())
     if int(measured.max()) * heaviest * len(measured) < _NO_OVERFLOW:
         products = measured if weight is None else measured * weight
-        return [int(x) for x in np.add.reduceat(products, edges)]
+        return np.add.reduceat(products, edges)
     exact = measured.astype(object) if weight is None else measured.astype(object) * weight.astype(object)
     return [int(x) for x in np.add.reduceat(exact, edges)]
 
 
-def _bins(latency: Int64s, weight: Int64s | None, grouped: Groups) -> list[dict[int, int]]:
-    """The sketch of each group: counts by (group, bin)."""
+def _bins(latency: Int64s, weight: Int64s | None, grouped: Groups) -> tuple[Int64s, Int64s, Int64s]:
+    """The sketches: the group, the number and the count of each bin, in ascending order."""
     width = len(sketch.boundaries())
     combined = grouped.numbers * width + sketch.bins_of(latency)
     measured = latency != NO_LATENCY
@@ -330,10 +390,7 @@ def _bins(latency: Int64s, weight: Int64s | None, grouped: Groups) -> list[dict[
         combined = combined[measured]
         weight = None if weight is None else weight[measured]
     keys, counts = group.tallied(combined, weight, len(grouped) * width)
-    owners, bins = np.divmod(keys, width)
-    ends = np.searchsorted(owners, np.arange(1, len(grouped) + 1)).tolist()
-    indexes, tallies = bins.tolist(), counts.tolist()
-    return [dict(zip(indexes[a:b], tallies[a:b], strict=True)) for a, b in pairwise([0, *ends])]
+    return *np.divmod(keys, width), counts
 
 
 def _evidence(

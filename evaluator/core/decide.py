@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core import grid
 from evaluator.core.event import EpochUs
+from evaluator.core.packed import glance
 from evaluator.core.pane import Evidence
 from evaluator.core.streak import INACTIVE, Phase, Reason, Streak, advance, silence_jump
-from evaluator.core.verdict import Window, judge, total
+from evaluator.core.sums import nothing
+from evaluator.core.verdict import Window, judge
 from evaluator.core.watermark import BEGINNING, NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from evaluator.core.event import DurationUs
-    from evaluator.core.pane import Pane
+    from evaluator.core.panes import Panes
     from evaluator.core.rule import Rule
+    from evaluator.core.sums import Sums
     from evaluator.core.watermark import SourceTime
 
 WINDOWS_KEPT = 24
@@ -73,9 +74,7 @@ class Walk:
     `begin` is where the rule itself begins: it judges only windows that start there or later.
     """
 
-    def __init__(
-        self, rule: Rule, progress: Progress, panes: Mapping[int, Pane], time: SourceTime, begin: EpochUs
-    ) -> None:
+    def __init__(self, rule: Rule, progress: Progress, panes: Panes, time: SourceTime, begin: EpochUs) -> None:
         self.turns: list[Turn] = []
         self.decided: list[Window] = []
         self.forgotten = False
@@ -88,8 +87,8 @@ class Walk:
         while (end := self._next_end()) <= self._time.watermark:
             self._consume(end)
             indexes = grid.panes_of(self._rule.window, self._rule.every, end)
-            present = [self._panes[index] for index in indexes if index in self._panes]
-            if present:
+            present = self._panes.sum(indexes)
+            if present is not None:
                 self._judge_window(end, present)
             else:
                 self._pass_silence(end, self._silent_until(end))
@@ -126,9 +125,9 @@ class Walk:
         place = bisect_left(self._order, -(-moment // self._rule.every))
         return self._order[place] if place < len(self._order) else None
 
-    def _judge_window(self, end: EpochUs, present: list[Pane]) -> None:
+    def _judge_window(self, end: EpochUs, present: Sums) -> None:
         rule = self._rule
-        self._apply(judge(rule, EpochUs(end - rule.window), end, total(present, _thresholds(rule))))
+        self._apply(judge(rule, EpochUs(end - rule.window), end, present))
         self._forget_if_silent(end)
 
     def _consume(self, end: EpochUs) -> None:
@@ -143,9 +142,10 @@ class Walk:
             pane = self._panes.get(index)
             if pane is None:
                 continue
-            progress.newest = max(progress.newest, pane.last)
+            seen = glance(pane.counted)
+            progress.newest = max(progress.newest, seen.last)
             start = EpochUs(index * step)
-            if pane.weighted.bad:
+            if seen.bad:
                 progress.failing = Proof(start, pane.failing)
             if pane.slowest:
                 progress.slowest = Proof(start, pane.slowest)
@@ -154,7 +154,7 @@ class Walk:
     def _pass_silence(self, end: EpochUs, last: EpochUs) -> None:
         rule, progress = self._rule, self._progress
         self.forgotten = False
-        empty = judge(rule, EpochUs(end - rule.window), end, total((), _thresholds(rule)))
+        empty = judge(rule, EpochUs(end - rule.window), end, nothing(_thresholds(rule)))
         forget_at = grid.next_end(rule.every, EpochUs(progress.newest + rule.forget_after))
         while end <= last and not self.forgotten:
             before = progress.streak

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator.core.alert import Transition, key_of, labels_of
 from evaluator.core.decide import Progress, Turn, Walk, turn_of
 from evaluator.core.event import DurationUs, EpochUs, SeriesKey, overflow_of
-from evaluator.core.pane import Pane, Panes, Sealed
+from evaluator.core.packed import Packed, glance
+from evaluator.core.panes import Panes, Sealed
 from evaluator.core.partial import Origin
+from evaluator.core.rows import merged
 from evaluator.core.rule import Rule, Surface
 from evaluator.core.streak import Phase, Reason
 from evaluator.core.verdict import Window
@@ -24,8 +26,8 @@ from evaluator.core.watermark import BEGINNING, PartitionTime, SourceTime, combi
 from evaluator.errors import StateGap
 
 if TYPE_CHECKING:
-    from evaluator.core.pane import Cell
-    from evaluator.core.partial import Partial
+    from evaluator.core.packed import Glance
+    from evaluator.core.partial import Cell, Partial
     from evaluator.core.rule import RuleSet
 
 
@@ -50,6 +52,9 @@ class Crumb(NamedTuple):
     newest: EpochUs
     end: int
 
+
+MOST_PIECES = 32
+"""Pieces of a pane that are kept apart. More are rare between two commits; fewer would be put together more often."""
 
 TRAIL = 32
 """Crumbs kept per partition. Fewer: an alert names more input than it needs. More: a larger state record."""
@@ -103,7 +108,7 @@ class Snapshot:
 
     sources: dict[str, SourceState] = field(default_factory=dict)
     rules: dict[str, KnownRule] = field(default_factory=dict)
-    panes: dict[PaneId, Pane | Sealed] = field(default_factory=dict)
+    panes: dict[PaneId, Packed | Sealed] = field(default_factory=dict)
     progress: dict[ProgressId, Progress] = field(default_factory=dict)
     totals: dict[SeriesKey, Totals] = field(default_factory=dict)
 
@@ -158,6 +163,7 @@ class Evaluator:
         self._changed_panes: set[PaneId] = set()
         self._changed_progress: set[ProgressId] = set()
         self._ended: list[Transition] = []
+        self._in_pieces: list[list[Packed]] = []
         self._restore(snapshot)
 
     # -- what a restart and a rule change do ------------------------------------------------------------
@@ -199,9 +205,9 @@ class Evaluator:
             turn = turn_of(progress, reason, at, progress.streak)
             self._ended.append(_transition(before.rule, before.surface, place.series, turn))
 
-    def _restore_pane(self, pane_id: PaneId, pane: Pane | Sealed) -> None:
+    def _restore_pane(self, pane_id: PaneId, pane: Packed | Sealed) -> None:
         if self._fits(pane_id.series) and pane_id.step in self._steps[pane_id.series.surface]:
-            self._of(pane_id.series).panes[pane_id.step][pane_id.slot] = pane
+            self._of(pane_id.series).panes[pane_id.step].restore(pane_id.slot, pane)
         else:
             self._changed_panes.add(pane_id)
 
@@ -262,7 +268,8 @@ class Evaluator:
 
     def _merge_series(self, key: SeriesKey, cells: tuple[Cell, ...], merged_until: EpochUs) -> None:
         on_time = [cell for cell in cells if cell.end > merged_until]
-        self.tallies["late", key.surface] += sum(cell.pane.events.n for cell in cells if cell.end <= merged_until)
+        late = (glance(cell.pane.counted).n for cell in cells if cell.end <= merged_until)
+        self.tallies["late", key.surface] += sum(late)
         if not on_time or not self._fits(key):
             return
         key = self._admitted(key)
@@ -271,14 +278,20 @@ class Evaluator:
         for cell in on_time:
             if cell.step not in self._steps[key.surface]:
                 continue
-            panes = series.panes[cell.step]
-            if cell.slot in panes:
-                panes[cell.slot].merge(cell.pane)
-            else:
-                panes[cell.slot] = cell.pane
+            pieces = series.panes[cell.step].add(cell.slot, cell.pane)
+            if len(pieces) == 2:  # noqa: PLR2004  # from now on they can be put together
+                self._in_pieces.append(pieces)
+            elif len(pieces) == MOST_PIECES:
+                self._put_together()
             self._changed_panes.add(PaneId(key, cell.step, cell.slot))
             if cell.step == counted_step:
-                _count(series.totals, cell.pane)
+                _count(series.totals, glance(cell.pane.counted))
+
+    def _put_together(self) -> None:
+        """Make one of the pieces of each pane, of all series at a time."""
+        several, self._in_pieces = self._in_pieces, []
+        for pieces, whole in zip(several, merged(several), strict=True):
+            pieces[:] = [whole]
 
     def _fits(self, key: SeriesKey) -> bool:
         """Whether the surface is still split by as many fields as when the series was seen.
@@ -317,6 +330,7 @@ class Evaluator:
         for surface in self._rules.surfaces.values():
             time = self._sources[surface.source].time
             if time.watermark > BEGINNING and self._has_ripened(surface, time):
+                self._put_together()
                 for key in sorted(self._series[surface.name]):
                     self._decide_series(surface, key, time, decisions)
             self._decided[surface.name] = time
@@ -348,10 +362,8 @@ class Evaluator:
         """Drop the panes that no window will ask for, and the series when nothing of it is left."""
         for step, panes in series.panes.items():
             needed = self._needed_from(key, series, step, time)
-            for index in [index for index in panes if (index + 1) * step <= needed]:
-                del panes[index]
-                self._changed_panes.add(PaneId(key, step, index))
-            panes.drop_evidence(time.watermark // step)
+            self._changed_panes.update(PaneId(key, step, slot) for slot in panes.drop(needed // step))
+            panes.complete(time.watermark // step)
         idle = all(progress.next_end is None for progress in series.progress.values())
         if idle and not any(series.panes.values()):
             del self._series[key.surface][key]
@@ -370,12 +382,14 @@ class Evaluator:
 
     def changes(self) -> Changes:
         """What changed since the last call."""
+        self._put_together()
         changes = Changes(sorted(self._changed_panes), sorted(self._changed_progress))
         self._changed_panes, self._changed_progress = set(), set()
         return changes
 
-    def pane(self, place: PaneId) -> Pane | None:
+    def pane(self, place: PaneId) -> Packed | None:
         """The pane at `place`, None when it is not needed any more."""
+        self._put_together()
         series = self._series.get(place.series.surface, {}).get(place.series)
         return None if series is None else series.panes.get(place.step, _NO_PANES).get(place.slot)
 
@@ -406,8 +420,7 @@ class Evaluator:
         return self._known
 
 
-def _count(totals: Totals, pane: Pane) -> None:
-    events = pane.events
+def _count(totals: Totals, events: Glance) -> None:
     totals.bad += events.bad
     totals.good += events.known - events.bad
     totals.unknown += events.n - events.known

@@ -44,21 +44,17 @@ class Groups:
         """The number of the group of each row, in the order of `order`."""
         return np.repeat(np.arange(len(self.edges)), self.sizes)
 
-    def count(self, rows: Bools) -> list[int]:
+    def count(self, rows: Bools) -> Int64s:
         """How many rows of each group are marked; `rows` is in the order of `order`."""
         if rows.all():
-            counts = self.sizes
-        elif rows.any():
-            counts = np.add.reduceat(rows, self.edges, dtype=np.int64)
-        else:
-            counts = np.zeros(len(self.edges), dtype=np.int64)
-        listed: list[int] = counts.tolist()
-        return listed
+            return self.sizes
+        if rows.any():
+            return np.add.reduceat(rows, self.edges, dtype=np.int64)
+        return np.zeros(len(self.edges), dtype=np.int64)
 
-    def sum(self, values: Int64s) -> list[int]:
+    def sum(self, values: Int64s) -> Int64s:
         """The sum of each group; `values` is in the order of `order`."""
-        listed: list[int] = np.add.reduceat(values, self.edges).tolist()
-        return listed
+        return np.add.reduceat(values, self.edges)
 
 
 def by(major: Int32s, minor: Int64s) -> Groups:

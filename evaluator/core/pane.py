@@ -7,15 +7,11 @@ saw all of it. A pane never says whether something is wrong; windows of panes do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from evaluator.core.event import NO_LATENCY, DurationUs, EpochUs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CARRY_BITS = 62
 """Sums of latencies are stored in pieces of this many bits."""
@@ -133,72 +129,6 @@ class Pane:
         )  # fmt: skip
 
 
-class Sealed(NamedTuple):
-    """A pane as it lies in a record, and how to open it.
-
-    A shard is restored before its panes are asked for, and opening them is most of what that would cost.
-    """
-
-    stored: bytes
-    unseal: Callable[[bytes], Pane]
-
-
-def opened(pane: Pane | Sealed) -> Pane:
-    """The pane itself. Raises what the pane's `unseal` raises."""
-    return pane if isinstance(pane, Pane) else pane.unseal(pane.stored)
-
-
-class Panes(Mapping[int, Pane]):
-    """The panes of one series and step by slot. One that was put in sealed is opened when it is asked for."""
-
-    __slots__ = ("_kept", "_spent")
-
-    def __init__(self) -> None:
-        self._kept: dict[int, Pane | Sealed] = {}
-        self._spent = 0
-
-    def __getitem__(self, slot: int) -> Pane:
-        """The pane at `slot`. Raises what the pane's `unseal` raises."""
-        kept = self._kept[slot]
-        if isinstance(kept, Pane):
-            return kept
-        pane = self._kept[slot] = opened(kept)
-        if slot < self._spent:
-            pane.failing = pane.slowest = ()
-        return pane
-
-    def get(self, slot: int, default: Pane | None = None) -> Pane | None:  # type: ignore[override]  # no other default
-        """The pane at `slot`, if there is one. An error of opening it is no absence."""
-        return self[slot] if slot in self._kept else default
-
-    def __setitem__(self, slot: int, pane: Pane | Sealed) -> None:
-        """Keep a pane."""
-        self._kept[slot] = pane
-
-    def __delitem__(self, slot: int) -> None:
-        """Drop a pane."""
-        del self._kept[slot]
-
-    def __contains__(self, slot: object) -> bool:
-        """Whether there is a pane at `slot`."""
-        return slot in self._kept
-
-    def __iter__(self) -> Iterator[int]:
-        """The slots, in the order in which they came."""
-        return iter(self._kept)
-
-    def __len__(self) -> int:
-        """How many panes there are."""
-        return len(self._kept)
-
-    def drop_evidence(self, slots: int) -> None:
-        """Forget the proofs of the panes before `slots`: they were taken into account; sealed panes too, unopened."""
-        self._spent = max(self._spent, slots)
-        for slot, kept in self._kept.items():
-            if slot < slots and isinstance(kept, Pane):
-                kept.failing = kept.slowest = ()
-
-
 def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence, ...]:
     """The up to five events that prove most, strongest first; the same five in whatever order they came."""
     if len(events) <= 1:
@@ -207,16 +137,3 @@ def strongest(events: tuple[Evidence, ...], *, failing: bool) -> tuple[Evidence,
     # faster than a heap. Among failing ones the newest win, which is the order of the tuples themselves; else the
     # slowest, then by trace id and time.
     return tuple(sorted(events, key=None if failing else _by_latency, reverse=True)[:EVIDENCE])
-
-
-class Cell(NamedTuple):
-    """A pane and where it belongs, `[slot * step, (slot + 1) * step)`: a part of a partial."""
-
-    step: DurationUs
-    slot: int
-    pane: Pane
-
-    @property
-    def end(self) -> EpochUs:
-        """The first moment after the pane."""
-        return EpochUs((self.slot + 1) * self.step)

@@ -8,10 +8,24 @@ repeated one is seen at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from evaluator.core.event import DurationUs, EpochUs, SeriesKey, shard_of
-from evaluator.core.pane import Cell
+from evaluator.core.packed import Packed
 from evaluator.core.watermark import PartitionTime
+
+
+class Cell(NamedTuple):
+    """A piece of a pane and where it belongs, `[slot * step, (slot + 1) * step)`."""
+
+    step: DurationUs
+    slot: int
+    pane: Packed
+
+    @property
+    def end(self) -> EpochUs:
+        """The first moment after the pane."""
+        return EpochUs((self.slot + 1) * self.step)
 
 
 @dataclass(frozen=True, slots=True)

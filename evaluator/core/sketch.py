@@ -10,18 +10,12 @@ boundaries are floor(gamma^k) in exact integers, so that every machine puts a va
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from fractions import Fraction
 from functools import cache
-from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evaluator.core.event import MAX_LATENCY, DurationUs, Int64s
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _NUMERATOR, _DENOMINATOR = 101, 99
 """gamma = (1 + a) / (1 - a) for the relative accuracy a = 1 %."""
@@ -58,13 +52,3 @@ def shown(index: int) -> DurationUs:
     """The value that stands for bin `index`: 2 gamma^k / (gamma + 1), rounded to a microsecond."""
     gamma = Fraction(_NUMERATOR, _DENOMINATOR)
     return DurationUs(round(2 * gamma**index / (gamma + 1)))
-
-
-def quantile(bins: Mapping[int, int], q: Fraction) -> DurationUs | None:
-    """Estimate of the nearest-rank quantile at `q` in (0, 1), within 1 %; None when empty."""
-    if not bins:
-        return None
-    indexes = sorted(bins)
-    seen = list(accumulate(map(bins.__getitem__, indexes)))
-    rank = -(-q.numerator * seen[-1] // q.denominator)
-    return shown(indexes[bisect_left(seen, rank)])

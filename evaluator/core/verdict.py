@@ -10,23 +10,20 @@ on the raw counts *had the missing events up to `min_samples` all been good*.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.core import sketch
 from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
-from evaluator.core.event import NO_LATENCY, EpochUs
-from evaluator.core.pane import CARRY_BITS, Counts
+from evaluator.core.event import EpochUs
+from evaluator.core.pane import CARRY_BITS
 from evaluator.core.rule import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from evaluator.core.pane import Pane
+    from evaluator.core.pane import Counts
     from evaluator.core.rule import Rule
+    from evaluator.core.sums import Sums
 
 
 class Verdict(StrEnum):
@@ -44,17 +41,6 @@ class Effect(StrEnum):
     BREACH = "breach"
     OK = "ok"
     HELD = "held"
-
-
-@dataclass(slots=True)
-class Totals:
-    """The panes of one window added up."""
-
-    weighted: Counts
-    events: Counts
-    lat_sum: int = 0
-    lat_max: int = NO_LATENCY
-    bins: dict[int, int] | None = None
 
 
 class Value(NamedTuple):
@@ -108,27 +94,7 @@ class Window(NamedTuple):
         return self._replace(length=self.length + later.length, until=later.last_end)
 
 
-def total(panes: Sequence[Pane], thresholds: tuple[int, ...]) -> Totals:
-    """Add up the panes of a window. An empty window has all counters at 0.
-
-    The sum of one pane is the pane itself, not a copy: nothing may change it.
-    """
-    if len(panes) == 1:
-        (pane,) = panes
-        return Totals(pane.weighted, pane.events, pane.lat_total, pane.lat_max, pane.bins)
-    sums = Totals(Counts(over=dict.fromkeys(thresholds, 0)), Counts(over=dict.fromkeys(thresholds, 0)), bins={})
-    bins = sums.bins = {}
-    for pane in panes:
-        sums.weighted.add(pane.weighted)
-        sums.events.add(pane.events)
-        sums.lat_sum += pane.lat_total
-        sums.lat_max = max(sums.lat_max, pane.lat_max)
-        for index, count in pane.bins.items():
-            bins[index] = bins.get(index, 0) + count
-    return sums
-
-
-def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Totals) -> Window:
+def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Sums) -> Window:
     """The verdict of the window `[start, end)` of one series."""
     true = [c for c in rule.conditions if is_true(c, sums.weighted, sums)]
     breached = tuple(c.text for c in true if has_evidence(rule, c, sums))
@@ -140,7 +106,7 @@ def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Totals) -> Window:
     return Window(start, end, verdict, effect, breached, values, sums.weighted.n, sums.weighted.bad)
 
 
-def _without_breach(rule: Rule, sums: Totals, *, holds: bool) -> Verdict:
+def _without_breach(rule: Rule, sums: Sums, *, holds: bool) -> Verdict:
     """The verdict where no condition that holds is proven; `holds`: whether one does."""
     measured = [c for c in rule.conditions if c.kind is not Kind.REQUEST_COUNT]
     if measured and all(sample(c, sums.weighted) == 0 for c in measured):
@@ -178,7 +144,7 @@ def sample(condition: Condition, counts: Counts) -> int:
             return counts.lat_n
 
 
-def is_true(condition: Condition, counts: Counts, sums: Totals, missing: int = 0) -> bool:
+def is_true(condition: Condition, counts: Counts, sums: Sums, missing: int = 0) -> bool:
     """Whether the condition holds on `counts`, had there been `missing` more good events."""
     if sample(condition, counts) == 0 and condition.kind is not Kind.REQUEST_COUNT:
         return False
@@ -187,7 +153,7 @@ def is_true(condition: Condition, counts: Counts, sums: Totals, missing: int = 0
     return _exceeds(condition, counts, sums, missing, strict=condition.op is Op.GT)
 
 
-def _exceeds(condition: Condition, counts: Counts, sums: Totals, missing: int, *, strict: bool) -> bool:
+def _exceeds(condition: Condition, counts: Counts, sums: Sums, missing: int, *, strict: bool) -> bool:
     """The exact test for `> t` (strict) or `>= t`."""
     t = condition.threshold
     match condition.kind:
@@ -222,7 +188,7 @@ def _counted(condition: Condition) -> int:
     return threshold
 
 
-def has_evidence(rule: Rule, condition: Condition, sums: Totals) -> bool:
+def has_evidence(rule: Rule, condition: Condition, sums: Sums) -> bool:
     """Whether enough events stand behind a true condition."""
     if condition.kind in COUNTS:
         return True
@@ -255,7 +221,7 @@ def min_samples(rule: Rule, condition: Condition) -> int:
     return 1
 
 
-def measure(condition: Condition, sums: Totals) -> Value:
+def measure(condition: Condition, sums: Sums) -> Value:
     """The value that a reader is shown."""
     counts = sums.weighted
     measured: tuple[int, int] | None = None
@@ -269,7 +235,7 @@ def measure(condition: Condition, sums: Totals) -> Value:
     return Value(condition.name, numerator, measured[1] // common, is_latency, is_estimate, carry)
 
 
-def _measured(condition: Condition, counts: Counts, sums: Totals) -> tuple[int, int] | None:  # noqa: PLR0911  # a table
+def _measured(condition: Condition, counts: Counts, sums: Sums) -> tuple[int, int] | None:  # noqa: PLR0911  # a table
     """Numerator and denominator."""
     match condition.kind:
         case Kind.ERROR_RATIO:
@@ -285,5 +251,5 @@ def _measured(condition: Condition, counts: Counts, sums: Totals) -> tuple[int, 
         case Kind.MAX:
             return sums.lat_max, 1
         case Kind.QUANTILE:
-            estimate = sketch.quantile(sums.bins or {}, condition.q or Fraction(0))
+            estimate = sums.quantile(condition.q or Fraction(0))
             return None if estimate is None else (estimate, 1)

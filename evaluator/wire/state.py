@@ -18,7 +18,8 @@ import msgspec
 from evaluator.core.blind import Episode
 from evaluator.core.decide import Progress
 from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
-from evaluator.core.pane import Pane, Sealed, opened
+from evaluator.core.packed import Packed, checked
+from evaluator.core.panes import Sealed
 from evaluator.errors import StateRefused
 from evaluator.wire.stored import Codec, Form
 
@@ -58,7 +59,7 @@ class StateCodecs(NamedTuple):
     """The codecs of what a shard stores."""
 
     meta: Codec = Codec("state of a shard", 1, Form(Meta))
-    pane: Codec = Codec("pane", 1, Form(Pane))
+    pane: Codec = Codec("pane", 1, Form(Packed, checked))
     progress: Codec = Codec("alert progress", 1, Form(StoredProgress))
 
 
@@ -86,9 +87,9 @@ def encode_meta(meta: Meta, codecs: StateCodecs = CODECS) -> bytes:
     return codecs.meta.encode(meta)
 
 
-def pane_record(place: PaneId, pane: Pane | None, codecs: StateCodecs = CODECS) -> tuple[bytes, bytes | None]:
+def pane_record(place: PaneId, pane: Packed | None, codecs: StateCodecs = CODECS) -> tuple[bytes, bytes | None]:
     """Key and value of a pane; None deletes it."""
-    return b"p" + _KEY.encode(place), None if pane is None else codecs.pane.encode(pane.in_order())
+    return b"p" + _KEY.encode(place), None if pane is None else codecs.pane.encode(pane)
 
 
 def progress_record(
@@ -126,7 +127,7 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
             place, sealed = _PANE_KEY.decode(key[1:]), Sealed(codecs.pane.check(value), unseal)
             is_former = not codecs.pane.would_write(value)
             # One that will be written anew is opened now: if it cannot be, that is better known here.
-            snapshot.panes[place] = opened(sealed) if is_former else sealed
+            snapshot.panes[place] = sealed.opened if is_former else sealed
         else:
             place, progress = _PROGRESS_KEY.decode(key[1:]), codecs.progress.decode(value)
             is_former = not codecs.progress.would_write(value)

@@ -52,9 +52,9 @@ def _as_it_is(value: Any) -> Any:  # noqa: ANN401  # any value
 class Form(NamedTuple):
     """How a value lies in the records of one schema number.
 
-    `kind` is the type of the body, `upgrade` makes of it the value that the program works with, `downgrade` the
-    reverse. What `downgrade` has to leave out, `upgrade` must be able to do without: a release that is not finalized
-    lives on what it wrote.
+    `kind` is the type of the body, `upgrade` makes of it the value that the program works with (and raises
+    `ValueError` where it cannot be one), `downgrade` the reverse. What `downgrade` has to leave out, `upgrade` must be
+    able to do without: a release that is not finalized lives on what it wrote.
     """
 
     kind: Any
@@ -114,7 +114,7 @@ class Codec(NamedTuple):
         form = self._form(stored[0])
         try:
             return form.upgrade(_decoder(form.kind).decode(memoryview(stored)[_HEAD.size :]))
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # so are msgspec's own
             message = (f"{self.name}: a stored record says schema {stored[0]} but is not of it ({error}); it was "
                        f"written by a build that is no release: run that one, or use a new app_id")  # fmt: skip
             raise StateRefused(message) from None

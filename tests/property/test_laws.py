@@ -22,16 +22,17 @@ from support.rules import ERRORS, rule, rules
 from evaluator.core.alert import fingerprint
 from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.event import FAILED, GOOD, MINUTE, NO_LATENCY, SECOND, UNKNOWN, SeriesKey
-from evaluator.core.pane import Pane
-from evaluator.core.verdict import Verdict, judge, total
-from evaluator.wire.stored import Codec, Form
+from evaluator.core.packed import pack, unpacked
+from evaluator.core.rows import FEW, merged
+from evaluator.core.sums import summed
+from evaluator.core.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from evaluator.core.packed import Packed
     from evaluator.core.rule import RuleSet
 
-PANE = Codec("pane", 1, Form(Pane))
 SLOW = Condition("p95 > 100us", "p95", Kind.QUANTILE, Op.GT, Fraction(100), q=Fraction(95, 100))
 RULES = rules(
     rule("Twice", required=2, min_samples=1),
@@ -160,9 +161,9 @@ def test_a_partition_that_is_behind_loses_nothing(reached: Reached) -> None:
     law()
 
 
-def panes_of(partitions: list[list[Event]]) -> dict[tuple[object, ...], list[Pane]]:
+def panes_of(partitions: list[list[Event]]) -> dict[tuple[object, ...], list[Packed]]:
     """The panes of each (series, step, slot) as the partitions report them."""
-    found: dict[tuple[object, ...], list[Pane]] = {}
+    found: dict[tuple[object, ...], list[Packed]] = {}
     for index, events in enumerate(partitions):
         fold = Fold(RULES, len(partitions))
         for start in range(0, len(events), 9):
@@ -176,11 +177,12 @@ def panes_of(partitions: list[list[Event]]) -> dict[tuple[object, ...], list[Pan
     return found
 
 
-def merged(panes: list[Pane]) -> bytes:
-    result = panes[0].copy()
+def one_by_one(panes: list[Packed]) -> Packed:
+    """The same sum by the plain definition."""
+    result = unpacked(panes[0])
     for pane in panes[1:]:
-        result.merge(pane.copy())
-    return PANE.encode(result.in_order())
+        result.merge(unpacked(pane))
+    return pack(result)
 
 
 def test_merging_panes_is_associative_and_commutative_to_the_byte(reached: Reached) -> None:
@@ -195,13 +197,10 @@ def test_merging_panes_is_associative_and_commutative_to_the_byte(reached: Reach
         for panes in several:
             shuffled = rng.sample(panes, len(panes))
             middle = rng.randrange(1, len(panes))
-            left, right = shuffled[0].copy(), shuffled[middle].copy()
-            for pane in shuffled[1:middle]:
-                left.merge(pane.copy())
-            for pane in shuffled[middle + 1 :]:
-                right.merge(pane.copy())
-            left.merge(right)
-            assert PANE.encode(left.in_order()) == merged(panes)
+            # Many at a time: a few are put together in another way.
+            halves = merged([shuffled[:middle], shuffled[middle:]] * FEW)[:2]
+            assert merged([halves] * FEW) == [one_by_one(panes)] * FEW
+            assert merged([halves]) == [one_by_one(panes)]
 
     law()
 
@@ -224,7 +223,7 @@ def test_a_quantile_verdict_equals_the_verdict_of_the_sorted_values(reached: Rea
         ((_, cells),) = fold.aggregators[0].take().cells
         counted = condition.counted()
         assert counted is not None
-        window = judge(judged.rules["A"], 0, MINUTE, total([cells[0].pane], (counted,)))
+        window = judge(judged.rules["A"], 0, MINUTE, summed([cells[0].pane.counted]))
         ranked = sorted(latencies)[-(-q.numerator * len(latencies) // q.denominator) - 1]
         holds = {Op.GT: ranked > threshold, Op.GE: ranked >= threshold}.get(op)
         if holds is None:

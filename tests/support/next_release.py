@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from evaluator.core.event import EpochUs
+from evaluator.core.packed import Packed, pack, unpacked
 from evaluator.core.pane import Counts, Evidence, Pane
 from evaluator.core.partial import Partial
 from evaluator.wire.codecs import CODECS, Codecs
@@ -37,15 +38,16 @@ class Pane2(msgspec.Struct, frozen=True, array_like=True):
     proofs: tuple[tuple[Evidence, ...], tuple[Evidence, ...]]
 
 
-def _pane(stored: Pane2) -> Pane:
+def _pane(stored: Pane2) -> Packed:
     (first, last), (weighted, raw), (failing, slowest) = stored.span, stored.counts, stored.proofs
     latency = stored.latency
-    return Pane(
+    return pack(Pane(
         weighted, first, last, raw, int(latency.total), latency.largest, dict(latency.bins), failing, slowest
-    ).in_order()
+    ))  # fmt: skip
 
 
-def _pane2(pane: Pane) -> Pane2:
+def _pane2(packed: Packed) -> Pane2:
+    pane = unpacked(packed)
     latency = Latency(str(pane.lat_total), pane.lat_max, list(pane.bins.items()))
     return Pane2((pane.first, pane.last), (pane.weighted, pane.raw), latency, (pane.failing, pane.slowest))
 

@@ -13,7 +13,9 @@ from support.rules import DAY, rule, rules
 from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.decide import Progress, Walk
 from evaluator.core.event import FAILED, GOOD, MINUTE, EpochUs, SeriesKey
+from evaluator.core.packed import pack
 from evaluator.core.pane import Counts, Pane
+from evaluator.core.panes import Panes
 from evaluator.core.verdict import Verdict
 from evaluator.core.watermark import SourceTime
 from evaluator.errors import StateGap
@@ -78,7 +80,7 @@ def test_a_silence_of_any_length_is_a_few_steps(silence: int) -> None:
 
 
 def test_sparse_events_look_at_each_pane_a_few_times() -> None:
-    class Counted(dict[int, Pane]):
+    class Counted(Panes):
         looks = 0
 
         def __iter__(self) -> Iterator[int]:
@@ -86,9 +88,9 @@ def test_sparse_events_look_at_each_pane_a_few_times() -> None:
             return super().__iter__()
 
     one = Pane(Counts(n=1, known=1), EpochUs(0), EpochUs(0))
-    panes = Counted({
-        index: replace(one, last=EpochUs(index * MINUTE)) for index in range(0, 1000, 2)
-    })  # fmt: skip
+    panes = Counted()
+    for index in range(0, 1000, 2):
+        panes.add(index, pack(replace(one, last=EpochUs(index * MINUTE))))
     walk = Walk(rule(), Progress(), panes, SourceTime(EpochUs(1000 * MINUTE)), EpochUs(0))
     walk.run()
     assert sum(window.length for window in walk.decided) == 1000

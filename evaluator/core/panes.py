@@ -1,0 +1,130 @@
+"""The panes of one series and step, packed, in pieces while they grow.
+
+What the partitions of a source report of a pane comes in pieces, some every commit. They are kept as they come and
+merged many series at a time (`packed.merged`). A pane that was stored stays sealed until it is asked for: opening them
+is most of what restoring a shard would cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluator.core.packed import Packed
+from evaluator.core.sums import Sums, summed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+
+class Sealed(NamedTuple):
+    """A pane as it lies in a record, and how to open it."""
+
+    stored: bytes
+    unseal: Callable[[bytes], Packed]
+
+    @property
+    def opened(self) -> Packed:
+        """The pane. Raises what `unseal` raises."""
+        return self.unseal(self.stored)
+
+
+class Panes:
+    """Panes by slot. Whatever opens a sealed one raises what its `unseal` raises."""
+
+    __slots__ = ("_asked", "_complete", "_growing", "_until")
+
+    def __init__(self) -> None:
+        self._growing: dict[int, list[Packed] | Sealed] = {}
+        self._complete: dict[int, bytes | Sealed] = {}
+        self._until = 0
+        # Rules with the same window ask for the same sum.
+        self._asked: tuple[range, Sums | None] | None = None
+
+    def restore(self, slot: int, pane: Packed | Sealed) -> None:
+        """Keep a pane that was stored."""
+        self._asked = None
+        self._growing[slot] = pane if isinstance(pane, Sealed) else [pane]
+
+    def add(self, slot: int, piece: Packed) -> list[Packed]:
+        """Add events to a pane that is not complete; returns its pieces, to be replaced by what they are together."""
+        self._asked = None
+        pieces = self._pieces(slot)
+        if pieces is None:
+            pieces = self._growing[slot] = []
+        pieces.append(piece)
+        return pieces
+
+    def complete(self, until: int) -> None:
+        """To the slots before `until` no event comes any more, and their evidence was taken into account.
+
+        Their pieces have been merged.
+        """
+        if until <= self._until:
+            return
+        self._until = until
+        for slot in [slot for slot in self._growing if slot < until]:
+            pane = self._growing.pop(slot)
+            if isinstance(pane, Sealed):
+                self._complete[slot] = pane
+            else:
+                (whole,) = pane
+                self._complete[slot] = whole.counted
+
+    def drop(self, until: int) -> list[int]:
+        """Forget the slots before `until`; returns those that held a pane."""
+        dropped = [slot for slot in self if slot < until]
+        for slot in dropped:
+            self._growing.pop(slot, None)
+            self._complete.pop(slot, None)
+        return dropped
+
+    def get(self, slot: int) -> Packed | None:
+        """The pane at `slot`, whose pieces have been merged; without evidence where it is complete."""
+        if slot in self._complete:
+            return Packed(self._counted(slot))
+        pieces = self._pieces(slot)
+        if pieces is None:
+            return None
+        (whole,) = pieces
+        return whole
+
+    def sum(self, slots: range) -> Sums | None:
+        """The panes at `slots` added up, None where there are none. Not to be changed: others get the same."""
+        if self._asked is None or self._asked[0] != slots:
+            self._asked = (slots, self._sum(slots))
+        return self._asked[1]
+
+    def _sum(self, slots: range) -> Sums | None:
+        found = [self._counted(slot) for slot in _both(self._complete, slots)]
+        for slot in _both(self._growing, slots):
+            found += [piece.counted for piece in self._pieces(slot) or ()]
+        return summed(found) if found else None
+
+    def __iter__(self) -> Iterator[int]:
+        """The slots that hold a pane, in no order."""
+        yield from self._complete
+        yield from self._growing
+
+    def __len__(self) -> int:
+        """How many panes there are."""
+        return len(self._complete) + len(self._growing)
+
+    def _pieces(self, slot: int) -> list[Packed] | None:
+        pane = self._growing.get(slot)
+        if isinstance(pane, Sealed):
+            pane = self._growing[slot] = [pane.opened]
+        return pane
+
+    def _counted(self, slot: int) -> bytes:
+        pane = self._complete[slot]
+        if isinstance(pane, Sealed):
+            pane = self._complete[slot] = pane.opened.counted
+        return pane
+
+
+def _both(kept: Collection[int], slots: range) -> list[int]:
+    """The slots that are in both; the shorter one is gone through."""
+    if len(kept) < len(slots):
+        return [slot for slot in kept if slot in slots]
+    return [slot for slot in slots if slot in kept]

@@ -1,0 +1,192 @@
+"""Many packed panes at a time, as columns: how they are packed, and how the pieces of each are put together.
+
+What needs more than 64 bits, or has weights, is added up one by one, by the plain definition (`Pane.merge`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from evaluator.core import group, sketch
+from evaluator.core.event import Int64s
+from evaluator.core.packed import EXACT, NUMBER, SHAPE, Packed, bins_of, layout, layout_of, pack, unpacked
+from evaluator.core.pane import Evidence, strongest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FEW = 8
+"""Panes that are put together faster one by one than in columns."""
+
+
+class Columns(NamedTuple):
+    """Panes without weights as columns of int64, a row each. All of them counted the thresholds `over`.
+
+    `counters` has the columns n, known, bad, lat_n and one for each threshold. The bins of all rows stand one after
+    another in `numbers` and `counts`, `sizes` of them for each row, ascending.
+    """
+
+    over: tuple[int, ...]
+    first: Int64s
+    last: Int64s
+    lat_max: Int64s
+    lat_sum: Int64s
+    counters: Int64s
+    sizes: Int64s
+    numbers: Int64s
+    counts: Int64s
+
+
+def packed_rows(columns: Columns) -> list[bytes]:
+    """What each row counted, as `pack` writes it."""
+    counters = columns.counters
+    ends = np.cumsum(columns.sizes)
+    begins = ends - columns.sizes
+    counter_widths = _widths(counters.max(axis=1))
+    count_widths = _widths(_largest(columns.counts, begins, columns.sizes))
+    numbers = columns.numbers.astype("<u2").tobytes()
+    found = [b""] * len(counters)
+    for counter in np.unique(counter_widths).tolist():
+        for count in np.unique(count_widths).tolist():
+            rows = np.flatnonzero((counter_widths == counter) & (count_widths == count))
+            if not len(rows):
+                continue
+            shape = SHAPE.pack(counter, count, 0, len(columns.over))
+            size, heads = _heads(columns, rows, shape)
+            counts = columns.counts.astype(f"<u{count}").tobytes()
+            cuts = zip(
+                rows.tolist(), range(0, len(heads), size), begins[rows].tolist(), ends[rows].tolist(), strict=True
+            )
+            for row, at, begin, end in cuts:
+                tail = numbers[NUMBER * begin : NUMBER * end] + counts[count * begin : count * end]
+                found[row] = heads[at : at + size] + tail
+    return found
+
+
+def _heads(columns: Columns, rows: Int64s, shape: bytes) -> tuple[int, bytes]:
+    """The heads of rows of one shape, one after another, and the bytes of each."""
+    its = layout(shape)
+    heads = np.zeros(len(rows), dtype=its.columns)
+    heads["prefix"] = np.frombuffer(shape + np.array(columns.over, "<i8").tobytes(), "u1")
+    heads["bins"] = columns.sizes[rows]
+    for name in ("first", "last", "lat_max", "lat_sum"):
+        heads[name] = getattr(columns, name)[rows]
+    heads["counters"][:, 1:] = columns.counters[rows]
+    return its.head.size, heads.tobytes()
+
+
+def _widths(largest: Int64s) -> Int64s:
+    """The bytes of unsigned integers that hold each of `largest`."""
+    return np.select([largest < 1 << (8 * width) for width in (1, 2, 4)], [1, 2, 4], 8)
+
+
+def _largest(counts: Int64s, begins: Int64s, sizes: Int64s) -> Int64s:
+    """The largest count of each row, 0 where it has none."""
+    found = np.zeros(len(sizes), dtype=np.int64)
+    filled = sizes > 0
+    if len(counts):
+        found[filled] = np.maximum.reduceat(counts, begins[filled])
+    return found
+
+
+def merged(several: Sequence[Sequence[Packed]]) -> list[Packed]:
+    """Each of `several` lists of pieces (at least one) of a pane, as one."""
+    counted = _merged_bytes([[piece.counted for piece in pieces] for pieces in several])
+    return [
+        Packed(
+            whole,
+            _joined([piece.failing for piece in pieces], failing=True),
+            _joined([piece.slowest for piece in pieces], failing=False),
+        )
+        for whole, pieces in zip(counted, several, strict=True)
+    ]
+
+
+def _joined(proofs: list[tuple[Evidence, ...]], *, failing: bool) -> tuple[Evidence, ...]:
+    some = [proof for proof in proofs if proof]
+    return strongest(tuple(chain.from_iterable(some)), failing=failing) if len(some) > 1 else some[0] if some else ()
+
+
+def _merged_bytes(several: list[list[bytes]]) -> list[bytes]:
+    """What the pieces of each pane counted, added up."""
+    found = [pieces[0] for pieces in several]
+    by_over: defaultdict[bytes | None, list[int]] = defaultdict(list)
+    for number, pieces in enumerate(several):
+        if len(pieces) > 1:
+            by_over[_common_over(pieces)].append(number)
+    for over, numbers in by_over.items():
+        groups = [several[number] for number in numbers]
+        sums = None if over is None or len(groups) < FEW else _added_rows(groups)
+        wholes = map(_added_one_by_one, groups) if sums is None else packed_rows(sums)
+        for number, whole in zip(numbers, wholes, strict=True):
+            found[number] = whole
+    return found
+
+
+def _added_one_by_one(pieces: list[bytes]) -> bytes:
+    whole, *others = (unpacked(Packed(counted)) for counted in pieces)
+    for other in others:
+        whole.merge(other)
+    return pack(whole).counted
+
+
+def _common_over(pieces: list[bytes]) -> bytes | None:
+    """The thresholds, as they are packed, if all pieces counted the same and none has weights."""
+    layouts = {layout_of(counted) for counted in pieces}
+    overs = {counted[SHAPE.size : its.prefix] for its in layouts for counted in pieces}
+    return overs.pop() if len(overs) == 1 and all(its.is_plain for its in layouts) else None
+
+
+def _added_rows(groups: list[list[bytes]]) -> Columns | None:
+    """A row for each group of plain panes with the same thresholds; None where 64 bits may not hold a sum."""
+    by_shape: defaultdict[bytes, tuple[list[int], list[bytes]]] = defaultdict(lambda: ([], []))
+    for number, pieces in enumerate(groups):
+        for counted in pieces:
+            numbers, alike = by_shape[counted[: SHAPE.size]]
+            numbers.append(number)
+            alike.append(counted)
+    parts = [part for _, alike in by_shape.values() if (part := _rows(alike)) is not None]
+    if len(parts) < len(by_shape):
+        return None
+    rows = Columns(parts[0].over, *map(np.concatenate, zip(*(part[1:] for part in parts), strict=True)))
+    if max(rows.lat_sum.max(), rows.counters.max()) >= EXACT // max(map(len, groups)):
+        return None
+    owners = np.concatenate([np.array(numbers) for numbers, _ in by_shape.values()])
+    order = np.argsort(owners, kind="stable")
+    edges = group.edges_of(owners[order])
+    width = len(sketch.boundaries())
+    keys, counts = group.tallied(
+        np.repeat(owners, rows.sizes) * width + rows.numbers, rows.counts, len(groups) * width
+    )  # fmt: skip
+    of_bins, in_order = np.divmod(keys, width)
+    return Columns(
+        over=rows.over,
+        first=np.minimum.reduceat(rows.first[order], edges),
+        last=np.maximum.reduceat(rows.last[order], edges),
+        lat_max=np.maximum.reduceat(rows.lat_max[order], edges),
+        lat_sum=np.add.reduceat(rows.lat_sum[order], edges),
+        counters=np.add.reduceat(rows.counters[order], edges, axis=0),
+        sizes=np.bincount(of_bins, minlength=len(groups)),
+        numbers=in_order,
+        counts=counts,
+    )
+
+
+def _rows(panes: list[bytes]) -> Columns | None:
+    """Plain panes of one shape and the same thresholds as columns; None where a counter or a sum has over 64 bits."""
+    its = layout_of(panes[0])
+    size = its.head.size
+    heads = np.frombuffer(b"".join([counted[:size] for counted in panes]), its.columns)
+    numbers, counts = bins_of(panes, heads["bins"].tolist(), its)
+    counters = heads["counters"].astype(np.int64)
+    if counters.min() < 0 or counters[:, 0].any():
+        return None
+    over = np.frombuffer(panes[0][SHAPE.size : its.prefix], "<i8").tolist()
+    return Columns(
+        tuple(over), heads["first"], heads["last"], heads["lat_max"], heads["lat_sum"], counters[:, 1:],
+        heads["bins"].astype(np.int64), numbers.astype(np.int64), counts.astype(np.int64),
+    )  # fmt: skip
