@@ -111,8 +111,8 @@ def unpacked(packed: Packed) -> Pane:
     numbers, counts = bins_of([packed.counted], [values[its.bins]], its)
     over = values[its.over]
     return Pane(
-        weighted=_counts(values[its.weighted], over),
-        raw=None if its.raw is None else _counts(values[its.raw], over),
+        weighted=counts_of(values[its.weighted], over),
+        raw=None if its.raw is None else counts_of(values[its.raw], over),
         first=values[its.first], last=values[its.last], lat_max=values[its.lat_max], lat_sum=values[its.lat_sum],
         lat_carry=values[its.carry], bins=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
         failing=packed.failing, slowest=packed.slowest,
@@ -155,7 +155,8 @@ def _counters(counts: Counts, over: Sequence[int]) -> list[int]:
     return [counts.n, counts.known, counts.bad, counts.lat_n, *(counts.over[threshold] for threshold in over)]
 
 
-def _counts(values: Sequence[int], over: Sequence[int]) -> Counts:
+def counts_of(values: Sequence[int], over: Sequence[int]) -> Counts:
+    """The counters of a packed pane, which counted the thresholds `over`."""
     n, known, bad, lat_n, *above = values
     return Counts(n, known, bad, lat_n, dict(zip(over, above, strict=True)))
 

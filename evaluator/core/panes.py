@@ -32,23 +32,23 @@ class Sealed(NamedTuple):
 class Panes:
     """Panes by slot. Whatever opens a sealed one raises what its `unseal` raises."""
 
-    __slots__ = ("_asked", "_complete", "_growing", "_until")
+    __slots__ = ("_complete", "_growing", "_sums", "_until")
 
     def __init__(self) -> None:
         self._growing: dict[int, list[Packed] | Sealed] = {}
         self._complete: dict[int, bytes | Sealed] = {}
         self._until = 0
-        # Rules with the same window ask for the same sum.
-        self._asked: tuple[range, Sums | None] | None = None
+        # Rules with the same windows ask for the same sums, one after another.
+        self._sums: dict[range, Sums | None] = {}
 
     def restore(self, slot: int, pane: Packed | Sealed) -> None:
         """Keep a pane that was stored."""
-        self._asked = None
+        self._sums.clear()
         self._growing[slot] = pane if isinstance(pane, Sealed) else [pane]
 
     def add(self, slot: int, piece: Packed) -> list[Packed]:
         """Add events to a pane that is not complete; returns its pieces, to be replaced by what they are together."""
-        self._asked = None
+        self._sums.clear()
         pieces = self._pieces(slot)
         if pieces is None:
             pieces = self._growing[slot] = []
@@ -60,6 +60,7 @@ class Panes:
 
         Their pieces have been merged.
         """
+        self._sums.clear()
         if until <= self._until:
             return
         self._until = until
@@ -91,9 +92,9 @@ class Panes:
 
     def sum(self, slots: range) -> Sums | None:
         """The panes at `slots` added up, None where there are none. Not to be changed: others get the same."""
-        if self._asked is None or self._asked[0] != slots:
-            self._asked = (slots, self._sum(slots))
-        return self._asked[1]
+        if slots not in self._sums:
+            self._sums[slots] = self._sum(slots)
+        return self._sums[slots]
 
     def _sum(self, slots: range) -> Sums | None:
         found = [self._counted(slot) for slot in _both(self._complete, slots)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluator.core import sketch
 from evaluator.core.event import NO_LATENCY
-from evaluator.core.packed import EXACT, Unsigned, bins_of, layout_of
+from evaluator.core.packed import EXACT, NUMBER, Unsigned, bins_of, counts_of, layout_of
 from evaluator.core.pane import CARRY_BITS, Counts
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def nothing(thresholds: tuple[int, ...]) -> Sums:
 
 def summed(panes: Sequence[bytes]) -> Sums:
     """The sum of packed panes (at least one) of one series by what they counted."""
+    if len(panes) == 1:
+        return _of_one(panes[0])
     alike: defaultdict[bytes, list[bytes]] = defaultdict(list)
     for counted in panes:
         alike[counted[: layout_of(counted).prefix]].append(counted)
@@ -83,6 +85,21 @@ def summed(panes: Sequence[bytes]) -> Sums:
     return whole
 
 
+def _of_one(counted: bytes) -> Sums:
+    its = layout_of(counted)
+    values = its.head.unpack_from(counted)
+    bins, begin, over = values[its.bins], its.head.size, values[its.over]
+    return Sums(
+        weighted=counts_of(values[its.weighted], over),
+        raw=None if its.raw is None else counts_of(values[its.raw], over),
+        lat_sum=(values[its.carry] << CARRY_BITS) + values[its.lat_sum],
+        lat_max=values[its.lat_max],
+        numbers=np.frombuffer(counted, "<u2", bins, begin),
+        counts=np.frombuffer(counted, its.count, bins, begin + NUMBER * bins),
+        panes=1,
+    )
+
+
 def _summed_alike(panes: list[bytes]) -> Sums:
     """The sum of panes of one layout that counted the same thresholds."""
     its = layout_of(panes[0])
@@ -90,16 +107,11 @@ def _summed_alike(panes: list[bytes]) -> Sums:
     over = [threshold for threshold, *_ in columns[its.over]]
     numbers, counts = bins_of(panes, columns[its.bins], its)
     return Sums(
-        weighted=_counts(columns[its.weighted], over),
-        raw=None if its.raw is None else _counts(columns[its.raw], over),
+        weighted=counts_of(list(map(sum, columns[its.weighted])), over),
+        raw=None if its.raw is None else counts_of(list(map(sum, columns[its.raw])), over),
         lat_sum=(sum(columns[its.carry]) << CARRY_BITS) + sum(columns[its.lat_sum]),
         lat_max=max(columns[its.lat_max]),
         numbers=numbers,
         counts=counts,
         panes=len(panes),
     )
-
-
-def _counts(columns: Sequence[tuple[int, ...]], over: Sequence[int]) -> Counts:
-    n, known, bad, lat_n, *above = map(sum, columns)
-    return Counts(n, known, bad, lat_n, dict(zip(over, above, strict=True)))
