@@ -267,9 +267,10 @@ class Evaluator:
             raise StateGap(partial.source, partial.partition, None if known is None else known.end, partial.prev)
 
     def _merge_series(self, key: SeriesKey, cells: tuple[Cell, ...], merged_until: EpochUs) -> None:
-        on_time = [cell for cell in cells if cell.end > merged_until]
-        late = (glance(cell.pane.counted).n for cell in cells if cell.end <= merged_until)
-        self.tallies["late", key.surface] += sum(late)
+        on_time = [cell for cell in cells if (cell.slot + 1) * cell.step > merged_until]
+        if len(on_time) < len(cells):
+            late = (glance(cell.pane.counted).n for cell in cells if cell.end <= merged_until)
+            self.tallies["late", key.surface] += sum(late)
         if not on_time or not self._fits(key):
             return
         key = self._admitted(key)
@@ -289,6 +290,8 @@ class Evaluator:
 
     def _put_together(self) -> None:
         """Make one of the pieces of each pane, of all series at a time."""
+        if not self._in_pieces:
+            return
         several, self._in_pieces = self._in_pieces, []
         for pieces, whole in zip(several, merged(several), strict=True):
             pieces[:] = [whole]

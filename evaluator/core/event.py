@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, NewType
 
 import numpy as np
@@ -137,6 +138,7 @@ def fnv1a(data: bytes) -> int:
     return value
 
 
+@lru_cache(maxsize=1 << 16)
 def shard_of(key: SeriesKey, shards: int) -> int:
     """The shard that owns a series, in [0, shards)."""
     return fnv1a(key.encoded()) % shards

@@ -18,6 +18,8 @@ Bools = npt.NDArray[np.bool_]
 
 _DIGIT = 16
 _LOWEST = -(2**63)
+_DOUBLE = 2**53
+"""Integers up to this are exact as doubles."""
 
 _SPARSE = 8
 """A table may have this many entries for each value that is counted; beyond that sorting is faster."""
@@ -89,11 +91,11 @@ def sizes_of(edges: Int64s, total: int) -> Int64s:
 
 
 def tallied(keys: Int64s, weight: Int64s | None, limit: int) -> tuple[Int64s, Int64s]:
-    """The distinct keys, ascending, each in [0, `limit`), and how often each occurs (with `weight`: their sum)."""
-    if weight is None and limit <= _SPARSE * len(keys):
-        table = np.bincount(keys, minlength=limit)
+    """The distinct keys, ascending, each in [0, `limit`), and how often each occurs (or its weights, summed)."""
+    if limit <= _SPARSE * len(keys) and (weight is None or int(weight.sum()) < _DOUBLE):
+        table = np.bincount(keys, weight, minlength=limit)
         found = np.flatnonzero(table)
-        return found, table[found]
+        return found, table[found].astype(np.int64)
     if not len(keys):
         return keys, keys
     order = sorted_order(keys)

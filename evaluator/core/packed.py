@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 Unsigned = npt.NDArray[np.unsignedinteger[npt.NBitBase]]
 
 SHAPE = struct.Struct("<3BH")
+RAW = 2
+"""Where in the shape it says whether there are raw counts."""
+
 WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 NUMBER = 2
 """Bytes of the number of a bin."""
@@ -60,7 +63,6 @@ class Layout:
         counters = 1 + each * (1 + raw)
         self.head = struct.Struct(f"<3BH{thresholds}qH4q{counters}{WIDTHS[counter]}")
         self.prefix = SHAPE.size + 8 * thresholds
-        self.is_plain = not raw
         self.count = np.dtype(f"<{WIDTHS[count]}")
         # Of the values in a head, the shape's four at first.
         self.over = slice(4, 4 + thresholds)

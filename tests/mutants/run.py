@@ -42,8 +42,8 @@ MUTANTS = (
     Mutant("idle does not check the end", "runtime/aggregate_stage.py",
            "at_end = fetched.next_offset >= fetched.high_watermark", "at_end = True"),
     Mutant("fingerprint does not sort labels", "core/alert.py", "for name in sorted(labels)", "for name in labels"),
-    Mutant("merge adds lat_max", "core/pane.py", "self.lat_max = max(self.lat_max, other.lat_max)\n        self.first",
-           "self.lat_max += other.lat_max\n        self.first"),
+    Mutant("merge adds lat_max", "core/rows.py", "lat_max=np.maximum.reduceat(rows.lat_max",
+           "lat_max=np.add.reduceat(rows.lat_max"),
 )  # fmt: skip
 
 
