@@ -3,12 +3,13 @@
 A pane of a hundred latencies is some thousand bytes as objects and two hundred when it is packed. Panes are packed and
 merged many at a time (`rows.py`), and windows are added up of packed ones (`sums.py`). Little-endian throughout:
 
-    shape      5 bytes          width of a counter, width of a bin's count, 1 if events have raw counts, thresholds (2)
+    shape      6 bytes          the widths of a counter, of a count, and of a step; 1 if there are raw counts; how many
+                                thresholds there are (2)
     over       8 each           the thresholds, ascending
-    bins       2                how many there are
+    bins       2 and 2          how many there are, the number of the lowest
     first, last, lat_max, lat_sum      8 each, signed
     counters   a width each     lat_carry, n, known, bad, lat_n, over each threshold; raw: the last of these again
-    numbers    2 each           of the bins, ascending
+    steps      a width each     from one bin's number to the next; the first is 0
     counts     a width each     how many latencies are in each bin
 
 Equal panes are equal bytes, however they were merged: widths are the smallest that do.
@@ -16,6 +17,7 @@ Equal panes are equal bytes, however they were merged: widths are the smallest t
 
 from __future__ import annotations
 
+import operator
 import struct
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.core.event import EpochUs
+from evaluator.core.event import EpochUs, Int64s
 from evaluator.core.pane import Counts, Evidence, Pane
 
 if TYPE_CHECKING:
@@ -31,14 +33,11 @@ if TYPE_CHECKING:
 
 Unsigned = npt.NDArray[np.unsignedinteger[npt.NBitBase]]
 
-SHAPE = struct.Struct("<3BH")
-RAW = 2
+SHAPE = struct.Struct("<4BH")
+RAW = 3
 """Where in the shape it says whether there are raw counts."""
 
 WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
-NUMBER = 2
-"""Bytes of the number of a bin."""
-
 PLAIN = 4
 """Counters of events beside those over a threshold."""
 
@@ -58,21 +57,21 @@ class Layout:
     """Where things are in the bytes of one shape."""
 
     def __init__(self, shape: bytes) -> None:
-        counter, count, raw, thresholds = SHAPE.unpack(shape)
+        counter, count, step, raw, thresholds = SHAPE.unpack(shape)
         each = PLAIN + thresholds
         counters = 1 + each * (1 + raw)
-        self.head = struct.Struct(f"<3BH{thresholds}qH4q{counters}{WIDTHS[counter]}")
+        self.head = struct.Struct(f"<4BH{thresholds}q2H4q{counters}{WIDTHS[counter]}")
         self.prefix = SHAPE.size + 8 * thresholds
-        self.count = np.dtype(f"<{WIDTHS[count]}")
-        # Of the values in a head, the shape's four at first.
-        self.over = slice(4, 4 + thresholds)
-        self.bins = 4 + thresholds
-        self.first, self.last, self.lat_max, self.lat_sum, self.carry = range(self.bins + 1, self.bins + 6)
+        self.count, self.step = np.dtype(f"<{WIDTHS[count]}"), np.dtype(f"<{WIDTHS[step]}")
+        # Of the values in a head, the shape's five at first.
+        self.over = slice(5, 5 + thresholds)
+        self.bins, self.lowest = 5 + thresholds, 6 + thresholds
+        self.first, self.last, self.lat_max, self.lat_sum, self.carry = range(self.lowest + 1, self.lowest + 6)
         self.weighted = slice(self.carry + 1, self.carry + 1 + each)
         self.raw = slice(self.weighted.stop, self.weighted.stop + each) if raw else None
         self.columns = np.dtype([
-            ("prefix", "u1", (self.prefix,)), ("bins", "<u2"), ("first", "<i8"), ("last", "<i8"), ("lat_max", "<i8"),
-            ("lat_sum", "<i8"), ("counters", f"<u{counter}", (counters,)),
+            ("prefix", "u1", (self.prefix,)), ("bins", "<u2"), ("lowest", "<u2"), ("first", "<i8"),
+            ("last", "<i8"), ("lat_max", "<i8"), ("lat_sum", "<i8"), ("counters", f"<u{counter}", (counters,)),
         ])  # fmt: skip
 
 
@@ -97,20 +96,22 @@ def pack(pane: Pane) -> Packed:
     counters = [pane.lat_carry, *_counters(pane.weighted, over)]
     if pane.raw is not None:
         counters += _counters(pane.raw, over)
-    counts = pane.bins.values()
-    shape = (_width(max(counters)), _width(max(counts, default=0)), pane.raw is not None, len(over))
+    numbers, counts = list(pane.bins), list(pane.bins.values())
+    steps = [0, *map(operator.sub, numbers[1:], numbers)] if numbers else []
+    widths = (_width(max(each, default=0)) for each in (counters, counts, steps))
+    shape = (*widths, pane.raw is not None, len(over))
     its = layout(SHAPE.pack(*shape))
     times = (pane.first, pane.last, pane.lat_max, pane.lat_sum)
-    head = its.head.pack(*shape, *over, len(counts), *times, *counters)
-    numbers = np.fromiter(pane.bins, "<u2", len(counts)).tobytes()
-    return Packed(head + numbers + np.fromiter(counts, its.count, len(counts)).tobytes(), pane.failing, pane.slowest)
+    head = its.head.pack(*shape, *over, len(numbers), numbers[0] if numbers else 0, *times, *counters)
+    tail = np.array(steps, its.step).tobytes() + np.array(counts, its.count).tobytes()
+    return Packed(head + tail, pane.failing, pane.slowest)
 
 
 def unpacked(packed: Packed) -> Pane:
     """The pane that was packed."""
     its = layout_of(packed.counted)
     values = its.head.unpack_from(packed.counted)
-    numbers, counts = bins_of([packed.counted], [values[its.bins]], its)
+    numbers, counts = bins_of([packed.counted], [values[its.bins]], [values[its.lowest]], its)
     over = values[its.over]
     return Pane(
         weighted=counts_of(values[its.weighted], over),
@@ -130,7 +131,7 @@ def checked(packed: Packed) -> Packed:
     except (struct.error, KeyError):
         message = f"no pane is packed in {len(counted)} bytes that begin with {counted[: SHAPE.size].hex()}"
         raise ValueError(message) from None
-    if len(counted) != (expected := its.head.size + bins * (NUMBER + its.count.itemsize)):
+    if len(counted) != (expected := its.head.size + bins * (its.step.itemsize + its.count.itemsize)):
         message = f"a packed pane has {len(counted)} bytes instead of {expected}"
         raise ValueError(message)
     return packed
@@ -163,9 +164,18 @@ def counts_of(values: Sequence[int], over: Sequence[int]) -> Counts:
     return Counts(n, known, bad, lat_n, dict(zip(over, above, strict=True)))
 
 
-def bins_of(panes: Sequence[bytes], sizes: Sequence[int], its: Layout) -> tuple[Unsigned, Unsigned]:
-    """Numbers and counts of the bins of packed panes of one layout, which have `sizes` of them."""
-    begin = its.head.size
-    cut = [(counted, begin + NUMBER * size) for counted, size in zip(panes, sizes, strict=True)]
-    numbers = np.frombuffer(b"".join([counted[begin:end] for counted, end in cut]), "<u2")
-    return numbers, np.frombuffer(b"".join([counted[end:] for counted, end in cut]), its.count)
+def bins_of(
+    panes: Sequence[bytes], sizes: Sequence[int], lowest: Sequence[int], its: Layout
+) -> tuple[Int64s, Unsigned]:
+    """Numbers and counts of the bins of packed panes of one layout: how many each has, and its lowest number."""
+    begin, width = its.head.size, its.step.itemsize
+    cut = [(counted, begin + width * size) for counted, size in zip(panes, sizes, strict=True)]
+    steps = np.frombuffer(b"".join([counted[begin:end] for counted, end in cut]), its.step)
+    counts = np.frombuffer(b"".join([counted[end:] for counted, end in cut]), its.count)
+    numbers = np.cumsum(steps, dtype=np.int64)
+    if len(numbers):
+        size = np.array(sizes)
+        # The first step of each is 0, so there stands how far those before it have climbed.
+        before = numbers[np.minimum(np.cumsum(size) - size, len(numbers) - 1)]
+        numbers += np.repeat(np.array(lowest) - before, size)
+    return numbers, counts

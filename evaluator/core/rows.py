@@ -13,11 +13,13 @@ import numpy as np
 
 from evaluator.core import group, sketch
 from evaluator.core.event import Int64s
-from evaluator.core.packed import EXACT, NUMBER, RAW, SHAPE, Packed, bins_of, layout, layout_of, pack, unpacked
+from evaluator.core.packed import EXACT, RAW, SHAPE, Packed, bins_of, layout, layout_of, pack, unpacked
 from evaluator.core.pane import Evidence, strongest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from evaluator.core.group import Bools
 
 FEW = 4
 """Panes that are put together faster one by one than in columns."""
@@ -43,36 +45,38 @@ class Columns(NamedTuple):
 
 def packed_rows(columns: Columns) -> list[bytes]:
     """What each row counted, as `pack` writes it."""
-    counters = columns.counters
     ends = np.cumsum(columns.sizes)
     begins = ends - columns.sizes
-    counter_widths = _widths(counters.max(axis=1))
-    count_widths = _widths(_largest(columns.counts, begins, columns.sizes))
-    numbers = columns.numbers.astype("<u2").tobytes()
-    found = [b""] * len(counters)
-    for counter in np.unique(counter_widths).tolist():
-        for count in np.unique(count_widths).tolist():
-            rows = np.flatnonzero((counter_widths == counter) & (count_widths == count))
-            if not len(rows):
-                continue
-            shape = SHAPE.pack(counter, count, 0, len(columns.over))
-            size, heads = _heads(columns, rows, shape)
-            counts = columns.counts.astype(f"<u{count}").tobytes()
-            cuts = zip(
-                rows.tolist(), range(0, len(heads), size), begins[rows].tolist(), ends[rows].tolist(), strict=True
-            )
-            for row, at, begin, end in cuts:
-                tail = numbers[NUMBER * begin : NUMBER * end] + counts[count * begin : count * end]
-                found[row] = heads[at : at + size] + tail
+    filled = columns.sizes > 0
+    lowest = np.zeros(len(ends), dtype=np.int64)
+    lowest[filled] = columns.numbers[begins[filled]]
+    steps = np.diff(columns.numbers, prepend=0)
+    steps[begins[filled]] = 0
+    largest = (columns.counters.max(axis=1), *(_largest(each, begins, filled) for each in (columns.counts, steps)))
+    # A shape's three widths, of which each is below ten, as one number.
+    widths = _widths(largest[0]) * 100 + _widths(largest[1]) * 10 + _widths(largest[2])
+    found = [b""] * len(ends)
+    for code in np.unique(widths).tolist():
+        (counter, rest), rows = divmod(code, 100), np.flatnonzero(widths == code)
+        count, step = divmod(rest, 10)
+        size, heads = _heads(columns, rows, lowest, SHAPE.pack(counter, count, step, 0, len(columns.over)))
+        all_steps = steps.astype(f"<u{step}").tobytes()
+        all_counts = columns.counts.astype(f"<u{count}").tobytes()
+        for row, at, begin, end in zip(
+            rows.tolist(), range(0, len(heads), size), begins[rows].tolist(), ends[rows].tolist(), strict=True
+        ):
+            tail = all_steps[step * begin : step * end] + all_counts[count * begin : count * end]
+            found[row] = heads[at : at + size] + tail
     return found
 
 
-def _heads(columns: Columns, rows: Int64s, shape: bytes) -> tuple[int, bytes]:
+def _heads(columns: Columns, rows: Int64s, lowest: Int64s, shape: bytes) -> tuple[int, bytes]:
     """The heads of rows of one shape, one after another, and the bytes of each."""
     its = layout(shape)
     heads = np.zeros(len(rows), dtype=its.columns)
     heads["prefix"] = np.frombuffer(shape + np.array(columns.over, "<i8").tobytes(), "u1")
     heads["bins"] = columns.sizes[rows]
+    heads["lowest"] = lowest[rows]
     for name in ("first", "last", "lat_max", "lat_sum"):
         heads[name] = getattr(columns, name)[rows]
     heads["counters"][:, 1:] = columns.counters[rows]
@@ -84,12 +88,11 @@ def _widths(largest: Int64s) -> Int64s:
     return np.select([largest < 1 << (8 * width) for width in (1, 2, 4)], [1, 2, 4], 8)
 
 
-def _largest(counts: Int64s, begins: Int64s, sizes: Int64s) -> Int64s:
-    """The largest count of each row, 0 where it has none."""
-    found = np.zeros(len(sizes), dtype=np.int64)
-    filled = sizes > 0
-    if len(counts):
-        found[filled] = np.maximum.reduceat(counts, begins[filled])
+def _largest(values: Int64s, begins: Int64s, filled: Bools) -> Int64s:
+    """The largest value of each row, 0 where it has none."""
+    found = np.zeros(len(begins), dtype=np.int64)
+    if len(values):
+        found[filled] = np.maximum.reduceat(values, begins[filled])
     return found
 
 
@@ -183,12 +186,12 @@ def _rows(panes: list[bytes], form: bytes) -> Columns | None:
     heads = np.frombuffer(b"".join([counted[:size] for counted in panes]), its.columns)
     if (heads["prefix"][:, RAW:] != np.frombuffer(form, "u1")).any():
         return None
-    numbers, counts = bins_of(panes, heads["bins"].tolist(), its)
+    numbers, counts = bins_of(panes, heads["bins"].tolist(), heads["lowest"].tolist(), its)
     counters = heads["counters"].astype(np.int64)
     if counters.min() < 0 or counters[:, 0].any():
         return None
     over = np.frombuffer(panes[0][SHAPE.size : its.prefix], "<i8").tolist()
     return Columns(
         tuple(over), heads["first"], heads["last"], heads["lat_max"], heads["lat_sum"], counters[:, 1:],
-        heads["bins"].astype(np.int64), numbers.astype(np.int64), counts.astype(np.int64),
+        heads["bins"].astype(np.int64), numbers, counts.astype(np.int64),
     )  # fmt: skip

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluator.core import sketch
-from evaluator.core.event import NO_LATENCY
-from evaluator.core.packed import EXACT, NUMBER, Unsigned, bins_of, counts_of, layout_of
+from evaluator.core.event import NO_LATENCY, Int64s
+from evaluator.core.packed import EXACT, Unsigned, bins_of, counts_of, layout_of
 from evaluator.core.pane import CARRY_BITS, Counts
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from evaluator.core.event import DurationUs
-
-_NONE: Unsigned = np.zeros(0, dtype=np.uint16)
 
 
 @dataclass(slots=True)
@@ -33,8 +31,8 @@ class Sums:
     raw: Counts | None = None
     lat_sum: int = 0
     lat_max: int = NO_LATENCY
-    numbers: Unsigned = field(default_factory=lambda: _NONE)
-    counts: Unsigned = field(default_factory=lambda: _NONE)
+    numbers: Int64s = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    counts: Unsigned = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
     panes: int = 0
 
     @property
@@ -60,7 +58,7 @@ class Sums:
         if not len(numbers):
             return None
         if self.panes > 1:
-            order = np.argsort(numbers, kind="stable")
+            order = np.argsort(numbers.astype(np.uint16), kind="stable")
             numbers, counts = numbers[order], counts[order]
         seen = np.cumsum(counts, dtype=np.int64 if self.weighted.lat_n < EXACT else object)
         rank = -(-q.numerator * int(seen[-1]) // q.denominator)
@@ -94,8 +92,8 @@ def _of_one(counted: bytes) -> Sums:
         raw=None if its.raw is None else counts_of(values[its.raw], over),
         lat_sum=(values[its.carry] << CARRY_BITS) + values[its.lat_sum],
         lat_max=values[its.lat_max],
-        numbers=np.frombuffer(counted, "<u2", bins, begin),
-        counts=np.frombuffer(counted, its.count, bins, begin + NUMBER * bins),
+        numbers=np.cumsum(np.frombuffer(counted, its.step, bins, begin), dtype=np.int64) + values[its.lowest],
+        counts=np.frombuffer(counted, its.count, bins, begin + its.step.itemsize * bins),
         panes=1,
     )
 
@@ -105,7 +103,7 @@ def _summed_alike(panes: list[bytes]) -> Sums:
     its = layout_of(panes[0])
     columns = list(zip(*map(its.head.unpack_from, panes), strict=True))
     over = [threshold for threshold, *_ in columns[its.over]]
-    numbers, counts = bins_of(panes, columns[its.bins], its)
+    numbers, counts = bins_of(panes, columns[its.bins], columns[its.lowest], its)
     return Sums(
         weighted=counts_of(list(map(sum, columns[its.weighted])), over),
         raw=None if its.raw is None else counts_of(list(map(sum, columns[its.raw])), over),

@@ -145,10 +145,10 @@ def test_the_bytes_of_a_pane_stay_as_they_are() -> None:
     weighed = Pane(Counts(300, 200, 1, 260, {5: 7}), EpochUs(-1), EpochUs(9), Counts(3, 2, 1, 2, {5: 1}), 2**62 + 8, 7)
     weighed.bins = {40: 258, 2: 2}
     assert pack(weighed).counted == bytes.fromhex(
-        "0202010100 0500000000000000 0200"
+        "020201010100 0500000000000000 0200 0200"
         "ffffffffffffffff 0900000000000000 0700000000000000 0800000000000000"
         "0100 2c01 c800 0100 0401 0700  0300 0200 0100 0200 0100"
-        "0200 2800  0200 0201"
+        "00 26  0200 0201"
     )
 
 
