@@ -8,7 +8,7 @@ from typing import NamedTuple
 import orjson
 
 from evaluator.core.event import SECOND, EpochUs
-from evaluator.core.pane import opened
+from evaluator.core.panes import Sealed
 from evaluator.core.partial import ClockDecision, IdleAdvance
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import VirtualClock
@@ -84,9 +84,8 @@ def _of_series(key: bytes, value: bytes) -> object:
     """
     snapshot = state_wire.restore([(state_wire.META_KEY, _SOME_META), (key.partition(b" ")[2], value)]).snapshot
     assert snapshot is not None
-    panes = {place: opened(pane) for place, pane in snapshot.panes.items()}
-    for pane in panes.values():
-        pane.failing = pane.slowest = ()
+    opened = ((place, pane.opened if isinstance(pane, Sealed) else pane) for place, pane in snapshot.panes.items())
+    panes = {place: pane.counted for place, pane in opened}
     for progress in snapshot.progress.values():
         progress.seen = BEGINNING
     return panes, snapshot.progress
