@@ -8,6 +8,7 @@ is most of what restoring a shard would cost.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.packed import Packed
@@ -67,10 +68,10 @@ class Panes:
         for slot in [slot for slot in self._growing if slot < until]:
             pane = self._growing.pop(slot)
             if isinstance(pane, Sealed):
-                self._complete[slot] = pane
+                self._complete[_shared(slot)] = pane
             else:
                 (whole,) = pane
-                self._complete[slot] = whole.counted
+                self._complete[_shared(slot)] = whole.counted
 
     def drop(self, until: int) -> list[int]:
         """Forget the slots before `until`; returns those that held a pane."""
@@ -122,6 +123,12 @@ class Panes:
         if isinstance(pane, Sealed):
             pane = self._complete[slot] = pane.opened.counted
         return pane
+
+
+@lru_cache(maxsize=4096)
+def _shared(slot: int) -> int:
+    """The same number: all series keep one object of it, not one each."""
+    return slot
 
 
 def _both(kept: Collection[int], slots: range) -> list[int]:

@@ -6,9 +6,9 @@ Bodies are msgpack of the core's own values.
 A release knows the schema N of a kind of value and the one before. It reads both, and writes N - 1 until it is
 finalized: until then the release before it can take everything back. The next schema of a kind is, in one place,
 
-    Codec("pane", 2, Form(Pane), former=Form(Pane1, upgrade, downgrade))
+    Codec("pane", 2, Form(Packed), former=Form(Packed1, upgrade, downgrade))
 
-where `Pane1` is the type as it was.
+where `Packed1` is the type as it was.
 """
 
 from __future__ import annotations
