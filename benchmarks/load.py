@@ -73,7 +73,11 @@ async def produce(bootstrap: str, topic: str, rate: int, seconds: float) -> None
             for _ in range(due // PARTITIONS):
                 number += 1
                 series = number % SERIES
-                batch.append(key=None, value=head + tails[(phase + series) % 2][series], timestamp=now)
+                value = head + tails[(phase + series) % 2][series]
+                if batch.append(key=None, value=value, timestamp=now) is None:
+                    await producer.send_batch(batch, topic, partition=partition)
+                    batch = producer.create_batch()
+                    batch.append(key=None, value=value, timestamp=now)
             if batch.record_count():
                 await producer.send_batch(batch, topic, partition=partition)
         sent += due // PARTITIONS * PARTITIONS
@@ -149,6 +153,8 @@ def buckets(metrics: str) -> list[tuple[float, float]]:
 def quantile(counts: dict[float, float], q: float) -> float:
     """The upper bound of the bucket that holds the quantile: no delay is told better than it is."""
     total = max(counts.values())
+    if total == 0:
+        return float("nan")
     return next((bound for bound, count in sorted(counts.items()) if count >= q * total), float("nan"))
 
 
@@ -156,7 +162,7 @@ def quantile(counts: dict[float, float], q: float) -> float:
 
 
 async def fill(bootstrap: str, topic: str) -> None:
-    """A backlog of two minutes and more of `MANY` series."""
+    """A backlog of twenty minutes of `MANY` series."""
     await create(bootstrap, topic)
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=900_000, linger_ms=20)
     await producer.start()

@@ -103,10 +103,10 @@ def figures() -> Iterator[Figure]:
                                          check=True).stdout)  # fmt: skip
         panes = series * 288
         each = round((told["peak_mb"] - told["before_mb"]) * 2**20 / panes)
-        yield Figure("memory", f"stage 2, {series:,} series with a day of 5m panes of {EVENTS} events, peak",
+        yield Figure("windows", f"stage 2, {series:,} series with a day of 5m panes of {EVENTS} events, peak",
                      told["peak_mb"], "MB", {"bytes_a_pane": each})  # fmt: skip
         yield Figure(
-            "evaluate", f"a window end of 24h windows of {series:,} series, two rules", told["last_decide_s"], "s", {}
+            "windows", f"a window end of 24h windows of {series:,} series, two rules", told["last_decide_s"], "s", {}
         )
 
 

@@ -1,7 +1,7 @@
 """`run` on a real Kafka over the same job in other shapes: partitions, compression, and two and four processes.
 
-Each row is in turns with a raw drain of the same topic, and counts only if it is exact. What several processes take is
-compared with what one takes of the same topic: a core more costs no CPU more where it is free to use.
+Each shape is in turns with a raw drain of the same topic, and counts only if it is exact. What several processes take
+of CPU is in turns with what one takes of the same topic, by the records that they count.
 """
 
 from __future__ import annotations

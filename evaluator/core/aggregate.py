@@ -55,6 +55,9 @@ REDUCE_AT_BYTES = 16 << 20
 """Large events are reduced earlier: their payloads are kept until then, for the few trace ids that prove something.
 Smaller: more sorting per event. Larger: memory, for each partition that is read."""
 
+PIECES_A_PANE = 8
+"""So many pieces a pane has on average before they are put together. More: memory; fewer: more work at each reduce."""
+
 _NO_OVERFLOW = 2**62
 """Sums of latencies are taken in int64 only where they provably stay below this."""
 
@@ -96,7 +99,7 @@ class Aggregator:
         self.table = SeriesTable({surface.name: surface.max_series * self._shards for surface in self._surfaces})
         self._panes: dict[tuple[int, DurationUs, int], list[Packed]] = {}
         self._collected: list[tuple[EventBatch, Int64s]] = []
-        self._size = self._held = 0
+        self._size = self._held = self._pieces = 0
         self._before = self.time.watermark
         self._idle_advances: list[IdleAdvance] = []
         self._future_rejections: list[FutureRejection] = []
@@ -104,7 +107,7 @@ class Aggregator:
     @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
-        return 512 * len(self._panes) + 64 * self._size
+        return 512 * self._pieces + 64 * self._size
 
     def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
         """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.
@@ -195,6 +198,10 @@ class Aggregator:
             self._reduce_step(run, step, late_anywhere)
         for series, count in Counter(run.series[late_anywhere].tolist()).items():
             self.tallies["late", self.table.keys[series].surface] += count
+        if self._pieces > PIECES_A_PANE * len(self._panes):
+            wholes = merged(list(self._panes.values()))
+            self._panes = {key: [whole] for key, whole in zip(self._panes, wholes, strict=True)}
+            self._pieces = len(self._panes)
 
     def _reduce_step(self, run: _Run, step: DurationUs, late_anywhere: Bools) -> None:
         wanted = np.array([step in self._steps[key.surface] for key in self.table.keys] + [False])
@@ -214,6 +221,7 @@ class Aggregator:
         for series, index, reduced in zip(run.series[first].tolist(), slot[first].tolist(), reduced_panes, strict=True):
             key = (series, step, index)
             self._panes.setdefault(key, []).append(reduced)
+        self._pieces += len(reduced_panes)
 
     def _newest_end(self, index: int, step: DurationUs) -> None:
         self.newest_pane_end = EpochUs(max(self.newest_pane_end, (index + 1) * step))

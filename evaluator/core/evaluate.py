@@ -54,7 +54,7 @@ class Crumb(NamedTuple):
 
 
 MOST_PIECES = 32
-"""Pieces of a pane that are kept apart. More are rare between two commits; fewer would be put together more often."""
+"""Pieces of a pane that are kept apart. More: memory; fewer: they are put together more often than commits ask for."""
 
 TRAIL = 32
 """Crumbs kept per partition. Fewer: an alert names more input than it needs. More: a larger state record."""
@@ -138,9 +138,6 @@ class _Series:
         self.panes: defaultdict[DurationUs, Panes] = defaultdict(Panes)
         self.progress: dict[str, Progress] = {}
         self.totals = Totals()
-
-
-_NO_PANES = Panes()
 
 
 class Evaluator:
@@ -353,7 +350,7 @@ class Evaluator:
             if known.begin is None:
                 continue
             progress = series.progress[rule.name]
-            walk = Walk(rule, progress, series.panes.get(rule.every, _NO_PANES), time, known.begin)
+            walk = Walk(rule, progress, series.panes.get(rule.every) or Panes(), time, known.begin)
             walk.run()
             if walk.decided:
                 self._changed_progress.add(ProgressId(key, rule.name))
@@ -394,7 +391,7 @@ class Evaluator:
         """The pane at `place`, None when it is not needed any more."""
         self._put_together()
         series = self._series.get(place.series.surface, {}).get(place.series)
-        return None if series is None else series.panes.get(place.step, _NO_PANES).get(place.slot)
+        return None if series is None else (series.panes.get(place.step) or Panes()).get(place.slot)
 
     def progress(self, place: ProgressId) -> Progress | None:
         """The progress of an alert over a series, None when it was forgotten."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import operator
 import struct
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from evaluator.core.pane import Counts, Evidence, Pane
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Unsigned = npt.NDArray[np.unsignedinteger[npt.NBitBase]]
+Unsigned = npt.NDArray[np.unsignedinteger[Any]]
 
 SHAPE = struct.Struct("<4BH")
 RAW = 3
@@ -111,7 +111,7 @@ def unpacked(packed: Packed) -> Pane:
     """The pane that was packed."""
     its = layout_of(packed.counted)
     values = its.head.unpack_from(packed.counted)
-    numbers, counts = bins_of([packed.counted], [values[its.bins]], [values[its.lowest]], its)
+    numbers, counts = bins_of([packed.counted])
     over = values[its.over]
     return Pane(
         weighted=counts_of(values[its.weighted], over),
@@ -164,11 +164,12 @@ def counts_of(values: Sequence[int], over: Sequence[int]) -> Counts:
     return Counts(n, known, bad, lat_n, dict(zip(over, above, strict=True)))
 
 
-def bins_of(
-    panes: Sequence[bytes], sizes: Sequence[int], lowest: Sequence[int], its: Layout
-) -> tuple[Int64s, Unsigned]:
-    """Numbers and counts of the bins of packed panes of one layout: how many each has, and its lowest number."""
+def bins_of(panes: Sequence[bytes]) -> tuple[Int64s, Unsigned]:
+    """Numbers and counts of the bins of packed panes of one shape, ascending for each."""
+    its = layout_of(panes[0])
     begin, width = its.head.size, its.step.itemsize
+    heads = [its.head.unpack_from(counted) for counted in panes]
+    sizes = [head[its.bins] for head in heads]
     cut = [(counted, begin + width * size) for counted, size in zip(panes, sizes, strict=True)]
     steps = np.frombuffer(b"".join([counted[begin:end] for counted, end in cut]), its.step)
     counts = np.frombuffer(b"".join([counted[end:] for counted, end in cut]), its.count)
@@ -177,5 +178,5 @@ def bins_of(
         size = np.array(sizes)
         # The first step of each is 0, so there stands how far those before it have climbed.
         before = numbers[np.minimum(np.cumsum(size) - size, len(numbers) - 1)]
-        numbers += np.repeat(np.array(lowest) - before, size)
+        numbers += np.repeat(np.array([head[its.lowest] for head in heads]) - before, size)
     return numbers, counts

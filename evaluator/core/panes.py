@@ -1,7 +1,7 @@
 """The panes of one series and step, packed, in pieces while they grow.
 
 What the partitions of a source report of a pane comes in pieces, some every commit. They are kept as they come and
-merged many series at a time (`packed.merged`). A pane that was stored stays sealed until it is asked for: opening them
+merged many series at a time (`rows.merged`). A pane that was stored stays sealed until it is asked for: opening them
 is most of what restoring a shard would cost.
 """
 
@@ -16,6 +16,10 @@ from evaluator.core.sums import Sums, summed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+
+SUMS_KEPT = 64
+"""Windows whose sums are kept for the next rule. More are decided at a time only in a backlog of long windows."""
 
 
 class Sealed(NamedTuple):
@@ -75,6 +79,7 @@ class Panes:
 
     def drop(self, until: int) -> list[int]:
         """Forget the slots before `until`; returns those that held a pane."""
+        self._sums.clear()
         dropped = [slot for slot in self if slot < until]
         for slot in dropped:
             self._growing.pop(slot, None)
@@ -94,6 +99,8 @@ class Panes:
     def sum(self, slots: range) -> Sums | None:
         """The panes at `slots` added up, None where there are none. Not to be changed: others get the same."""
         if slots not in self._sums:
+            if len(self._sums) >= SUMS_KEPT:
+                self._sums.clear()
             self._sums[slots] = self._sum(slots)
         return self._sums[slots]
 

@@ -117,22 +117,24 @@ def _joined(proofs: list[tuple[Evidence, ...]], *, failing: bool) -> tuple[Evide
 def _merged_bytes(several: list[list[bytes]]) -> list[bytes]:
     """What the pieces of each pane counted, added up."""
     found = [pieces[0] for pieces in several]
-    by_form: defaultdict[bytes, list[int]] = defaultdict(list)
+    by_form: defaultdict[bytes | None, list[int]] = defaultdict(list)
     for number, pieces in enumerate(several):
         if len(pieces) > 1:
-            by_form[_form(pieces[0])].append(number)
+            by_form[_form(pieces)].append(number)
     for form, numbers in by_form.items():
         groups = [several[number] for number in numbers]
-        sums = None if len(groups) < FEW else _added_rows(groups, form)
+        sums = None if form is None or len(groups) < FEW else _added_rows(groups)
         wholes = map(_added_one_by_one, groups) if sums is None else packed_rows(sums)
         for number, whole in zip(numbers, wholes, strict=True):
             found[number] = whole
     return found
 
 
-def _form(counted: bytes) -> bytes:
-    """Whether there are raw counts, and the thresholds."""
-    return counted[RAW : layout_of(counted).prefix]
+def _form(pieces: list[bytes]) -> bytes | None:
+    """The thresholds that all of the pieces counted; None where they differ, or where one has weights."""
+    forms = {counted[RAW : layout_of(counted).prefix] for counted in pieces}
+    form = forms.pop()
+    return None if forms or form[0] else form
 
 
 def _added_one_by_one(pieces: list[bytes]) -> bytes:
@@ -142,15 +144,15 @@ def _added_one_by_one(pieces: list[bytes]) -> bytes:
     return pack(whole).counted
 
 
-def _added_rows(groups: list[list[bytes]], form: bytes) -> Columns | None:
-    """A row for each group; None where a piece is not plain, has another form, or 64 bits may not hold a sum."""
+def _added_rows(groups: list[list[bytes]]) -> Columns | None:
+    """A row for each group of pieces of one form; None where 64 bits may not hold a sum."""
     by_shape: defaultdict[bytes, tuple[list[int], list[bytes]]] = defaultdict(lambda: ([], []))
     for number, pieces in enumerate(groups):
         for counted in pieces:
             numbers, alike = by_shape[counted[: SHAPE.size]]
             numbers.append(number)
             alike.append(counted)
-    parts = [part for _, alike in by_shape.values() if (part := _rows(alike, form)) is not None]
+    parts = [part for _, alike in by_shape.values() if (part := _rows(alike)) is not None]
     if len(parts) < len(by_shape):
         return None
     rows = Columns(parts[0].over, *map(np.concatenate, zip(*(part[1:] for part in parts), strict=True)))
@@ -177,16 +179,12 @@ def _added_rows(groups: list[list[bytes]], form: bytes) -> Columns | None:
     )
 
 
-def _rows(panes: list[bytes], form: bytes) -> Columns | None:
-    """Panes of one shape as columns; None where they are not plain, not all of `form`, or have more than 64 bits."""
+def _rows(panes: list[bytes]) -> Columns | None:
+    """Panes of one shape and form as columns; None where they have more than 64 bits."""
     its = layout_of(panes[0])
     size = its.head.size
-    if its.raw is not None or its.prefix != RAW + len(form):
-        return None
     heads = np.frombuffer(b"".join([counted[:size] for counted in panes]), its.columns)
-    if (heads["prefix"][:, RAW:] != np.frombuffer(form, "u1")).any():
-        return None
-    numbers, counts = bins_of(panes, heads["bins"].tolist(), heads["lowest"].tolist(), its)
+    numbers, counts = bins_of(panes)
     counters = heads["counters"].astype(np.int64)
     if counters.min() < 0 or counters[:, 0].any():
         return None

@@ -2,8 +2,10 @@
 
     key                              value
     "m"                              sources, rules, progress in `<app>.partials`
-    "p" series 0xff step slot        one pane, while a window may still ask for it
-    "a" series 0xff alert            one alert's progress over one series
+    "p" [series, step, slot]         one pane, while a window may still ask for it
+    "a" [series, alert]              one alert's progress over one series
+
+What is in brackets is msgpack.
 
 A pane changes often and is small; what did not change is not written. A null value deletes.
 """
@@ -11,7 +13,7 @@ A pane changes often and is small; what did not change is not written. A null va
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -122,16 +124,25 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
     former: list[PaneId | ProgressId] = []
     unseal = codecs.pane.unseal
     for key, value in newest.items():
-        place: PaneId | ProgressId
         if key.startswith(b"p"):
-            place, sealed = _PANE_KEY.decode(key[1:]), Sealed(codecs.pane.check(value), unseal)
+            pane_id: PaneId = _place(_PANE_KEY, key)
+            sealed = Sealed(codecs.pane.check(value), unseal)
             is_former = not codecs.pane.would_write(value)
             # One that will be written anew is opened now: if it cannot be, that is better known here.
-            snapshot.panes[place] = sealed.opened if is_former else sealed
+            snapshot.panes[pane_id] = sealed.opened if is_former else sealed
+            former += [pane_id] if is_former else []
         else:
-            place, progress = _PROGRESS_KEY.decode(key[1:]), codecs.progress.decode(value)
-            is_former = not codecs.progress.would_write(value)
+            place: ProgressId = _place(_PROGRESS_KEY, key)
+            progress = codecs.progress.decode(value)
             snapshot.progress[place], snapshot.totals[place.series] = progress.progress, progress.totals
-        if is_former:
-            former.append(place)
+            former += [] if codecs.progress.would_write(value) else [place]
     return Restored(meta, snapshot, tuple(former), not codecs.meta.would_write(stored))
+
+
+def _place(decoder: msgspec.msgpack.Decoder[Any], key: bytes) -> Any:  # noqa: ANN401  # of the decoder's type
+    try:
+        return decoder.decode(key[1:])
+    except msgspec.DecodeError as error:
+        message = (f"a stored key is of no schema that is known ({error}); it was written by a build that is no "
+                   f"release: run that one, or use a new app_id")  # fmt: skip
+        raise StateRefused(message) from None

@@ -14,7 +14,7 @@ from evaluator.core import sketch
 from evaluator.core.event import NO_LATENCY, EpochUs
 from evaluator.core.packed import pack, unpacked
 from evaluator.core.pane import Counts, Evidence, Pane
-from evaluator.core.rows import FEW, Columns, merged, packed_rows
+from evaluator.core.rows import FEW, Columns, _added_rows, merged, packed_rows
 from evaluator.core.sums import summed
 
 if TYPE_CHECKING:
@@ -74,6 +74,13 @@ def test_merging_many_at_a_time_is_merging_each(several: list[list[Pane]]) -> No
     packed = [[pack(pane) for pane in pieces] for pieces in several]
     assert merged(packed) == expected
     assert merged(packed * FEW) == expected * FEW
+
+
+@given(st.lists(st.lists(plain_panes(), min_size=2, max_size=4), min_size=FEW, max_size=6))
+def test_plain_panes_are_merged_in_columns(several: list[list[Pane]]) -> None:
+    columns = _added_rows([[pack(pane).counted for pane in pieces] for pieces in several])
+    assert columns is not None
+    assert packed_rows(columns) == [pack(one_by_one(pieces)).counted for pieces in several]
 
 
 @given(st.lists(plain_panes(), min_size=1, max_size=6))

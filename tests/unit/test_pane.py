@@ -152,6 +152,23 @@ def test_the_bytes_of_a_pane_stay_as_they_are() -> None:
     )
 
 
+def test_a_sum_is_new_after_every_change() -> None:
+    panes = Panes()
+    slots = range(9)
+    for slot in range(3):
+        panes.add(slot, pack(pane(1, 1)))
+    seen = [n_within(panes, slots)]
+    panes.add(5, pack(pane(10, 1)))
+    seen.append(n_within(panes, slots))
+    panes.complete(2)
+    seen.append(n_within(panes, slots))
+    panes.drop(2)
+    seen.append(n_within(panes, slots))
+    panes.restore(7, pack(pane(100, 1)))
+    seen.append(n_within(panes, slots))
+    assert seen == [3, 13, 13, 11, 111]
+
+
 @pytest.mark.parametrize("raw", [None, Counts(2, 2, 0, 2, {3: 1, 2**40: 0})])
 def test_no_cut_of_a_packed_pane_and_no_other_shape_is_a_pane(raw: Counts | None) -> None:
     packed = pack(pane(300, 5, raw=raw, over={3: 1, 2**40: 0}))

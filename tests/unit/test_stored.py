@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from evaluator.core.evaluate import PaneId, ProgressId
+from evaluator.core.event import DurationUs, SeriesKey
 from evaluator.errors import SchemaRefused, StateRefused
+from evaluator.wire import state
 from evaluator.wire.codecs import CODECS
 from evaluator.wire.stored import Codec, Form
 
@@ -153,6 +156,20 @@ def layout_of(codec: Codec) -> str:
 
     schema = msgspec.json.schema(codec.form.kind, schema_hook=lambda _: {"type": "string"})
     return hashlib.sha256(json.dumps(bare(schema)).encode()).hexdigest()[:16]
+
+
+def test_a_key_of_another_build_is_refused_in_words() -> None:
+    meta = state.encode_meta(state.Meta(0, 0, 1, 0, ""))
+    former = b"p" + msgspec.msgpack.encode([{"surface": "api", "values": []}, 60_000_000, 7])
+    with pytest.raises(StateRefused, match=r"a stored key is of no schema that is known \(Expected"):
+        state.restore([(state.META_KEY, meta), (former, b"")])
+
+
+def test_the_bytes_of_a_key_stay_as_they_are() -> None:
+    place = PaneId(SeriesKey("api", ("x", "")), DurationUs(60_000_000), 7)
+    assert state.pane_record(place, None) == (bytes.fromhex("70 93 92 a3617069 92 a178 a0 ce03938700 07"), None)
+    progress = ProgressId(SeriesKey("api"), "Slow")
+    assert state.progress_record(progress, None, None) == (bytes.fromhex("61 92 92 a3617069 90 a4536c6f77"), None)
 
 
 @pytest.mark.parametrize("codec", [CODECS.source_progress, CODECS.partial, *CODECS.state], ids=lambda codec: codec.name)
