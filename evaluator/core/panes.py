@@ -17,6 +17,8 @@ from evaluator.core.sums import Sums, summed
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from evaluator.core.pane import Evidence
+
 
 SUMS_KEPT = 64
 """Windows whose sums are kept for the next rule. More are decided at a time only in a backlog of long windows."""
@@ -37,12 +39,15 @@ class Sealed(NamedTuple):
 class Panes:
     """Panes by slot. Whatever opens a sealed one raises what its `unseal` raises."""
 
-    __slots__ = ("_complete", "_growing", "_sums", "_until")
+    __slots__ = ("_complete", "_failing", "_growing", "_slowest", "_sums", "_until")
 
     def __init__(self) -> None:
         self._growing: dict[int, list[Packed] | Sealed] = {}
         self._complete: dict[int, bytes | Sealed] = {}
         self._until = 0
+        # Of the complete panes the newest evidence, and its slot: a rule that judges its first window later shows it.
+        self._failing: tuple[int, tuple[Evidence, ...]] = (0, ())
+        self._slowest: tuple[int, tuple[Evidence, ...]] = (0, ())
         # Rules with the same windows ask for the same sums, one after another.
         self._sums: dict[range, Sums | None] = {}
 
@@ -61,7 +66,7 @@ class Panes:
         return pieces
 
     def complete(self, until: int) -> None:
-        """To the slots before `until` no event comes any more, and their evidence was taken into account.
+        """To the slots before `until` no event comes any more, and whoever judges took their evidence into account.
 
         Their pieces have been merged.
         """
@@ -75,7 +80,7 @@ class Panes:
                 self._complete[_shared(slot)] = pane
             else:
                 (whole,) = pane
-                self._complete[_shared(slot)] = whole.counted
+                self._complete[_shared(slot)] = self._without_evidence(slot, whole)
 
     def drop(self, until: int) -> list[int]:
         """Forget the slots before `until`; returns those that held a pane."""
@@ -87,9 +92,10 @@ class Panes:
         return dropped
 
     def get(self, slot: int) -> Packed | None:
-        """The pane at `slot`, whose pieces have been merged; without evidence where it is complete."""
+        """The pane at `slot`, whose pieces have been merged; of complete panes only the newest proof is known."""
         if slot in self._complete:
-            return Packed(self._counted(slot))
+            counted = self._counted(slot)
+            return Packed(counted, *(proof if slot == at else () for at, proof in (self._failing, self._slowest)))
         pieces = self._pieces(slot)
         if pieces is None:
             return None
@@ -128,8 +134,15 @@ class Panes:
     def _counted(self, slot: int) -> bytes:
         pane = self._complete[slot]
         if isinstance(pane, Sealed):
-            pane = self._complete[slot] = pane.opened.counted
+            pane = self._complete[slot] = self._without_evidence(slot, pane.opened)
         return pane
+
+    def _without_evidence(self, slot: int, whole: Packed) -> bytes:
+        if whole.failing and slot >= self._failing[0]:
+            self._failing = (slot, whole.failing)
+        if whole.slowest and slot >= self._slowest[0]:
+            self._slowest = (slot, whole.slowest)
+        return whole.counted
 
 
 @lru_cache(maxsize=4096)

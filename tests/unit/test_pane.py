@@ -111,7 +111,7 @@ def test_a_sealed_pane_is_opened_once_and_only_when_it_is_asked_for() -> None:
     assert list(panes) == [7]
 
 
-def test_a_complete_pane_is_kept_without_its_evidence() -> None:
+def test_of_complete_panes_the_newest_evidence_is_kept() -> None:
     opened: list[bytes] = []
     panes = Panes()
     panes.restore(0, sealed(proven(1, 5), opened, b"zero"))
@@ -121,8 +121,10 @@ def test_a_complete_pane_is_kept_without_its_evidence() -> None:
     panes.complete(2)
     assert opened == []
     plain, proved = pack(pane(1, 5)), pack(proven(1, 5))
-    assert [panes.get(slot) for slot in range(5)] == [plain, plain, proved, proved, None]
+    assert [panes.get(slot) for slot in range(5)] == [plain, proved, proved, proved, None]
     assert opened == [b"zero", b"three"]
+    panes.complete(9)
+    assert [panes.get(slot) for slot in range(5)] == [plain, plain, plain, proved, None]
 
 
 def n_within(panes: Panes, slots: range) -> int | None:

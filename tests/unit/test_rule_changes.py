@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from support.fold import Event, Fold
 from support.rules import rule, rules
 
+from evaluator.core.aggregate import Aggregator
 from evaluator.core.alert import key_of
 from evaluator.core.evaluate import Evaluator, Snapshot
 from evaluator.core.event import FAILED, GOOD, MINUTE, EpochUs, SeriesKey
@@ -110,3 +112,24 @@ def test_editing_annotations_changes_no_state() -> None:
     after.feed(0, [Event(2, 2 * MINUTE, GOOD), Event(3, 4 * MINUTE, GOOD)])
     after.commit(0)
     assert ("A", "recovered", 3) in said(after.transitions)
+
+
+@pytest.mark.parametrize("every", [1, 3, 78])
+def test_a_rule_that_begins_later_shows_the_same_evidence_however_its_first_window_was_cut(every: int) -> None:
+    """Its panes are complete long before its first window ends."""
+    hour = rule("Hour", window=60 * MINUTE, every=5 * MINUTE, min_samples=1)
+    before = Fold(rules(rule("Other")))
+    before.feed(0, [Event(0, 0, GOOD)])
+    before.commit(0)
+    changed = rules(rule("Other"), hour, hash="sha256:new")
+    after = restarted(before, changed)
+    time = before.aggregators[0].time
+    after.aggregators = [Aggregator(changed, changed.sources["events"], 0, 1, 1, start=1, time=time)]
+    minutes = range(2, 80)
+    # It begins with the first that is reported under the new config.
+    for some in ([1], *(minutes[first : first + every] for first in range(0, len(minutes), every))):
+        events = [Event(n, n * MINUTE, FAILED if n == 12 else GOOD, trace_id=f"t{n}") for n in some]
+        after.feed(0, events)
+        after.commit(0)
+    (fired,) = [t for t in after.transitions if t.rule.name == "Hour" and t.reason.value == "breached"]
+    assert [event.trace_id for event in fired.failing] == ["t12"]
