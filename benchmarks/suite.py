@@ -1,4 +1,4 @@
-"""Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay.
+"""Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay (or shapes, load, memory).
 
 Kept in docs/results/bench.json, so that a later run can be compared with it.
 """
@@ -22,7 +22,7 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "bench.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="core,replay,kafka,shapes,load,memory")
+    parser.add_argument("--only", default="core,replay,kafka")
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=RUNS)
     wish = parser.parse_args()
