@@ -35,7 +35,7 @@ from evaluator.core.event import (
     SeriesTable,
 )
 from evaluator.core.group import Bools
-from evaluator.core.packed import PLAIN, Packed, pack
+from evaluator.core.packed import EXACT, PLAIN, Packed, counts_of, pack
 from evaluator.core.pane import EVIDENCE, Counts, Evidence, Pane, strongest
 from evaluator.core.partial import Cell, FutureRejection, IdleAdvance, Origin, Partial
 from evaluator.core.rows import Columns, merged, packed_rows
@@ -57,9 +57,6 @@ Smaller: more sorting per event. Larger: memory, for each partition that is read
 
 PIECES_A_PANE = 8
 """So many pieces a pane has on average before they are put together. More: memory; fewer: more work at each reduce."""
-
-_NO_OVERFLOW = 2**62
-"""Sums of latencies are taken in int64 only where they provably stay below this."""
 
 
 class Position(NamedTuple):
@@ -292,7 +289,7 @@ def _reduced_panes(
         raw=_counters(grouped, latency, failed, None, over),
         weighted=None if weight is None else _counters(grouped, latency, failed, weight, over),
         is_unit=None if weight is None else np.maximum.reduceat(weight, edges) == 1,
-        owners=bins[0], numbers=bins[1], counts=bins[2],
+        sizes=np.bincount(bins[0], minlength=len(grouped)), owners=bins[0], numbers=bins[1], counts=bins[2],
     )  # fmt: skip
     failing = _evidence(run, order, grouped, failed == FAILED, failing=True)
     slowest = _evidence(run, order, grouped, latency != NO_LATENCY, failing=False)
@@ -306,7 +303,7 @@ class _Grouped(NamedTuple):
     """What was counted of each group.
 
     `raw` and `weighted` have the columns n, known, bad, lat_n and one for each threshold of `over`; the bins of all
-    groups stand in three columns, `owners` ascending.
+    groups stand in three columns, `owners` ascending, `sizes` of them for each group.
     """
 
     over: list[int]
@@ -317,6 +314,7 @@ class _Grouped(NamedTuple):
     raw: Int64s
     weighted: Int64s | None
     is_unit: Bools | None
+    sizes: Int64s
     owners: Int64s
     numbers: Int64s
     counts: Int64s
@@ -342,11 +340,13 @@ def _packed(columns: _Grouped, named: list[tuple[int, ...]]) -> list[bytes]:
 def _packed_plain(
     columns: _Grouped, lat_sum: Int64s, thresholds: tuple[int, ...], places: Int64s, chosen: list[int]
 ) -> list[bytes]:
-    mine = slice(None) if len(places) == len(columns.first) else np.isin(columns.owners, places)
-    sizes = np.bincount(columns.owners, minlength=len(columns.first))[places]
+    wanted = np.zeros(len(columns.first), dtype=np.bool_)
+    wanted[places] = True
+    mine = wanted[columns.owners]
     return packed_rows(Columns(
         thresholds, columns.first[places], columns.last[places], columns.lat_max[places], lat_sum[places],
-        columns.raw[np.ix_(places, np.array(chosen))], sizes, columns.numbers[mine], columns.counts[mine],
+        columns.raw[np.ix_(places, np.array(chosen))], columns.sizes[places], columns.numbers[mine],
+        columns.counts[mine],
     ))  # fmt: skip
 
 
@@ -356,10 +356,9 @@ def _pane(columns: _Grouped, place: int, thresholds: tuple[int, ...], chosen: li
     bins = dict(zip(columns.numbers[begin:end].tolist(), columns.counts[begin:end].tolist(), strict=True))
 
     def counts(counters: Int64s) -> Counts:
-        n, known, bad, lat_n, *above = counters[place, chosen].tolist()
-        return Counts(n, known, bad, lat_n, dict(zip(thresholds, above, strict=True)))
+        return counts_of(counters[place, chosen].tolist(), thresholds)
 
-    has_weights = columns.weighted is not None and columns.is_unit is not None and not columns.is_unit[place]
+    has_weights = columns.is_unit is not None and not columns.is_unit[place]
     return Pane(
         weighted=counts(columns.raw if columns.weighted is None else columns.weighted),
         raw=counts(columns.raw) if has_weights else None,
@@ -383,7 +382,7 @@ def _latency_sums(latency: Int64s, weight: Int64s | None, edges: Int64s) -> Int6
     """Weight times latency of each group; a list where 64 bits may not hold it."""
     measured = np.maximum(latency, 0)
     heaviest = 1 if weight is None else int(weight.max())
-    if int(measured.max()) * heaviest * len(measured) < _NO_OVERFLOW:
+    if int(measured.max()) * heaviest * len(measured) < EXACT:
         products = measured if weight is None else measured * weight
         return np.add.reduceat(products, edges)
     exact = measured.astype(object) if weight is None else measured.astype(object) * weight.astype(object)

@@ -264,7 +264,7 @@ class Evaluator:
             raise StateGap(partial.source, partial.partition, None if known is None else known.end, partial.prev)
 
     def _merge_series(self, key: SeriesKey, cells: tuple[Cell, ...], merged_until: EpochUs) -> None:
-        on_time = [cell for cell in cells if (cell.slot + 1) * cell.step > merged_until]
+        on_time = [cell for cell in cells if cell.end > merged_until]
         if len(on_time) < len(cells):
             late = (glance(cell.pane.counted).n for cell in cells if cell.end <= merged_until)
             self.tallies["late", key.surface] += sum(late)
