@@ -60,8 +60,8 @@ mutants: $(READY)
 
 # Pins every dependency with its hashes.
 lock: $(READY)
-	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml -c requirements.lock --generate-hashes --universal --no-emit-index-url --no-annotate --no-header -q -o requirements-run.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras -c requirements.lock --generate-hashes --universal --no-emit-index-url --no-annotate --no-header -q -o requirements-run.lock
 
 # uv only installs; it takes a few seconds where pip takes half a minute. Compiled once here, not at every start of a
 # process: not everybody lets Python write bytecode.

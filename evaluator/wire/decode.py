@@ -115,7 +115,7 @@ class SourceDecoder:
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
         format_ = formats.get(source.format)
-        self._fields = fields = format_.fields(source.fields)
+        self._fields = fields = source.fields
         self._time = fields.time or RECORD_TIMESTAMP
         self._classifier = Classifier(source.surfaces)
         self._passes = None if source.where is None else Memo(_judge(source.where))

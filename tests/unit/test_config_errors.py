@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evaluator.errors import ConfigError
+from evaluator.wire import formats
 from evaluator.wire.config.load import load_rules
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ ALERT_KEYS = (
     "min_bad, no_data, low_traffic, expire_after, forget_after, labels, annotations"
 )
 TOP_KEYS = "version, revision, blind_after, max_replay_age, max_skew, sources, surfaces, slos, alerts"
+FORMATS = ", ".join(sorted(formats.known()))
 INDICATORS = "error_ratio, error_count, request_count, mean, max, median, p50, p95, p99, p99.9, slow_ratio"
 
 
@@ -471,10 +473,10 @@ MISTAKES = [
         id="dedup_without_an_id",
     ),
     pytest.param(
-        [("format: json", "format: lighthouse")],
+        [("format: json", "format: registry")],
         (
-            "5:13: error[E010] sources.api-events.format: the format lighthouse is not supported yet; known formats: "
-            "json"
+            "5:13: error[E010] sources.api-events.format: the format registry is not supported yet; known formats: "
+            f"{FORMATS}"
         ),
         id="a_format_that_comes_later",
     ),
@@ -482,9 +484,50 @@ MISTAKES = [
         [("format: json", "format: jsno")],
         (
             '5:13: error[E014] sources.api-events.format: unknown format "jsno"; did you mean "json"? Known formats: '
-            "json"
+            f"{FORMATS}"
         ),
         id="a_format_with_a_typo",
+    ),
+    pytest.param(
+        [("format: json", "format: otlp_json\n    batch: array")],
+        (
+            "6:5: error[E025] sources.api-events.batch: the format otlp_json says by itself how many events a record "
+            "holds; leave batch out"
+        ),
+        id="a_batch_of_a_format_that_has_its_own",
+    ),
+    pytest.param(
+        [("format: json", "format: otlp_json\n    preset: easymo-api")],
+        (
+            "6:5: error[E025] sources.api-events.preset: presets are dialects of the format json; the format otlp_json "
+            "has fields of its own"
+        ),
+        id="a_preset_of_another_format",
+    ),
+    pytest.param(
+        [("format: json", "format: json\n    preset: easymo")],
+        (
+            "6:13: error[E014] sources.api-events.preset: expected one of easymo-api, easymo-admin, pino-http, "
+            'agent-core, edge-functions; found "easymo"; did you mean "easymo-api"?'
+        ),
+        id="a_preset_with_a_typo",
+    ),
+    pytest.param(
+        [("format: json", "format: json\n    tail_sampled: true")],
+        (
+            "23:11: error[E032] alerts.Degraded.when: error_ratio is wrong on the source api-events, which is "
+            "tail_sampled: what failed or was slow is kept more often; read a topic from before the sampling, or use a "
+            "count"
+        ),
+        id="a_ratio_of_sampled_events",
+    ),
+    pytest.param(
+        [("format: json", "format: json\n    tail_sampled: true"), ("error_ratio > 0.5%", "p95 > 1s")],
+        (
+            "23:11: error[E032] alerts.Degraded.when: p95 is wrong on the source api-events, which is tail_sampled: "
+            "what failed or was slow is kept more often; read a topic from before the sampling, or use a count"
+        ),
+        id="a_quantile_of_sampled_events",
     ),
     pytest.param(
         [("surfaces:\n", "  again: {topic: easymo.events, format: json}\nsurfaces:\n")],

@@ -7,12 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evaluator.core.rule import GroupField, Policy, Rule, RuleSet, Slo, Source, Surface
+from evaluator.wire import formats
 from evaluator.wire.config.definition import definition_of, hash_of
 from evaluator.wire.config.entry import RulesEntry, SpanEntry
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import FieldsConfig, LatencySpan, SourceConfig, SurfaceConfig
+from evaluator.wire.preset import PRESETS
 
 if TYPE_CHECKING:
+    from evaluator.core.event import DurationUs
     from evaluator.wire.config.entry import (
         AlertEntry,
         FieldsEntry,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         SurfaceEntry,
     )
     from evaluator.wire.config.files import Entries
+    from evaluator.wire.config.model import SourceDefaults
 
 
 def rules_of(entries: Entries) -> tuple[RuleSet, dict[str, SourceConfig]]:
@@ -61,7 +65,7 @@ def _source(name: str, entry: SourceEntry) -> Source:
     return Source(
         name=name,
         topic=entry.topic,
-        out_of_orderness=entry.out_of_orderness,
+        out_of_orderness=_out_of_orderness(entry),
         idle_after=entry.idle_after,
         max_future=entry.max_future,
         dedup=entry.dedup,
@@ -73,21 +77,33 @@ def _source_config(name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig,
         name=name,
         topic=entry.topic,
         format=entry.format,
-        fields=fields_of(entry.fields),
+        fields=fields_of(entry),
         surfaces=surfaces,
-        where=matcher_of(entry.where),
-        batch=entry.batch,
+        where=matcher_of(entry.where) or _defaults(entry).where,
+        batch=formats.get(entry.format).batch or entry.batch,
         max_record_bytes=entry.max_record_bytes,
         dedup=entry.dedup,
-        out_of_orderness=entry.out_of_orderness,
+        out_of_orderness=_out_of_orderness(entry),
         idle_after=entry.idle_after,
         max_future=entry.max_future,
         start=entry.start,
     )
 
 
-def fields_of(entry: FieldsEntry) -> FieldsConfig:
-    """The fields as configured, before the format fills in its own."""
+def _defaults(entry: SourceEntry) -> SourceDefaults:
+    return formats.get(entry.format).defaults if entry.preset is None else PRESETS[entry.preset]
+
+
+def _out_of_orderness(entry: SourceEntry) -> DurationUs:
+    return entry.out_of_orderness if "out_of_orderness" in entry.model_fields_set else _defaults(entry).out_of_orderness
+
+
+def fields_of(entry: SourceEntry) -> FieldsConfig:
+    """The fields as configured, and those that the format or the preset knows by itself. The format is a known one."""
+    return _written(entry.fields).or_else(_defaults(entry).fields)
+
+
+def _written(entry: FieldsEntry) -> FieldsConfig:
     latency = entry.latency
     return FieldsConfig(
         time=entry.time,

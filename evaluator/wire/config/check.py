@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluator.core.condition import LATENCIES, Kind
+from evaluator.core.condition import LATENCIES, RATIOS, Kind
 from evaluator.wire import formats
 from evaluator.wire.config.assemble import fields_of, group_of
 from evaluator.wire.config.diagnose import FORMATS_PLANNED
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from evaluator.wire.config.entry import AlertEntry, SourceEntry, SurfaceEntry
     from evaluator.wire.config.files import Entries
     from evaluator.wire.config.finding import Path
-    from evaluator.wire.config.model import FieldsConfig
+    from evaluator.wire.formats import Format
 
 BUILT_IN_LABELS = ("alertname", "surface", "severity", "slo", "team")
 
 _FAILURES = frozenset({Kind.ERROR_RATIO, Kind.ERROR_COUNT})
+_SAMPLED_WRONG = RATIOS | {Kind.QUANTILE}
 _SINGULAR = {"sources": "source", "surfaces": "surface", "slos": "SLO"}
 
 
@@ -66,7 +67,8 @@ def _source(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Findi
     if source.format not in formats.known():
         yield _format(entries, (*path, "format"), source.format)
         return
-    fields = _effective(source)
+    yield from _reading(entries, path, source)
+    fields = fields_of(source)
     if isinstance(fields.latency, str) and fields.latency_unit is None:
         message = 'missing key "latency_unit": say what unit the latency is in, for example latency_unit: ms'
         yield _key(entries, Code.KEY_NEEDS_KEY, (*at, "latency"), message)
@@ -83,10 +85,23 @@ def _source(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Findi
         yield _key(entries, Code.KEY_NEEDS_KEY, (*path, "dedup"), message)
 
 
-def _effective(source: SourceEntry) -> FieldsConfig:
-    """The fields as configured, with those that the format knows by itself."""
-    configured = fields_of(source.fields)
-    return formats.get(source.format).fields(configured) if source.format in formats.known() else configured
+def _reading(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Finding]:
+    """What the format itself needs, and what only other formats know."""
+    format_ = formats.get(source.format)
+    if not format_.is_installed:
+        yield _value(entries, Code.NOT_INSTALLED, (*path, "format"), _not_installed(format_))
+    if source.preset is not None and source.format != "json":
+        message = f"presets are dialects of the format json; the format {source.format} has fields of its own"
+        yield _key(entries, Code.KEYS_EXCLUDE, (*path, "preset"), message)
+    if "batch" in source.model_fields_set and format_.batch is not None:
+        message = f"the format {source.format} says by itself how many events a record holds; leave batch out"
+        yield _key(entries, Code.KEYS_EXCLUDE, (*path, "batch"), message)
+
+
+def _not_installed(format_: Format) -> str:
+    """How to get what a format needs."""
+    extra = format_.extra
+    return f"the format {format_.name} needs the extra {extra}; install it: pip install 'evaluator[{extra}]'"
 
 
 def _format(entries: Entries, path: Path, name: str) -> Finding:
@@ -195,9 +210,17 @@ def _measured(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Findi
     source = entries.sources.get(surface.source) if surface is not None else None
     if surface is None or source is None:
         return
-    fields = _effective(source)
+    if source.format not in formats.known():
+        return
+    fields = fields_of(source)
     for index, condition in enumerate(alert.conditions):
         at = (*path, "when", index) if isinstance(alert.when, list) else (*path, "when")
+        if source.tail_sampled and condition.kind in _SAMPLED_WRONG:
+            message = (
+                f"{condition.name} is wrong on the source {surface.source}, which is tail_sampled: what failed or was "
+                "slow is kept more often; read a topic from before the sampling, or use a count"
+            )
+            yield _value(entries, Code.TAIL_SAMPLED, at, message)
         if condition.kind in LATENCIES and fields.latency is None:
             message = f"{condition.name} needs a latency; add fields.latency to the source {surface.source}"
             yield _value(entries, Code.NO_LATENCY_FIELD, at, message)

@@ -41,7 +41,6 @@ SECTIONS: dict[str, type[Entry]] = {
 
 NOT_SUPPORTED: dict[type[Entry], frozenset[str]] = {
     RulesEntry: frozenset({"ownership", "runbook_url", "dashboard_url", "maintenance", "control"}),
-    SourceEntry: frozenset({"preset"}),
     FieldsEntry: frozenset({"score"}),
     SurfaceEntry: frozenset({"codeowners"}),
     SloEntry: frozenset({"burn_alerts"}),
@@ -62,10 +61,6 @@ NOT_SUPPORTED: dict[type[Entry], frozenset[str]] = {
 
 FORMATS_PLANNED = frozenset(
     {
-        "json",
-        "otlp_json",
-        "otlp_proto",
-        "otlp",
         "cloudevents",
         "registry",
         "lighthouse",

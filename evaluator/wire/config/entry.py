@@ -25,7 +25,6 @@ from evaluator.wire.config.scalar import (
     Objective,
     Positive,
     PositiveDuration,
-    Sampled,
     Seconds,
     Size,
     Sli,
@@ -36,6 +35,7 @@ from evaluator.wire.config.scalar import (
     When,
     Window,
 )
+from evaluator.wire.preset import PresetName
 
 if TYPE_CHECKING:
     from evaluator.core.condition import Condition
@@ -121,8 +121,10 @@ class SourceEntry(Entry):
     """The Kafka topic; one source reads it."""
     format: Text
     """How its records are written."""
+    preset: PresetName | None = None
+    """A dialect of JSON logs: what `where` and `fields` are, where nothing else is written. For the format json."""
     where: MatcherEntry | None = None
-    """Events that fail it are skipped."""
+    """Events that fail it are skipped; without it, those that fail the format's own filter, if it has one."""
     fields: FieldsEntry = Field(default_factory=FieldsEntry)
     """Where its records hold the time, the latency, the failure."""
     out_of_orderness: Duration = _default("30s")
@@ -136,11 +138,11 @@ class SourceEntry(Entry):
     start: Start = "earliest"
     """Where the very first run begins."""
     batch: Batch = "one"
-    """How many events a record holds."""
+    """How many events a record holds, for formats that do not say it themselves."""
     max_record_bytes: Size = _default("4MiB")
     """Larger records are rejected."""
-    tail_sampled: Sampled = False
-    """Whether the producer keeps only interesting traces."""
+    tail_sampled: bool = False
+    """Whether the producer keeps only interesting traces: then ratios and quantiles of them say nothing."""
 
 
 class GroupEntry(Entry):

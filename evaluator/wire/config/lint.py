@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
 from evaluator.core.verdict import min_samples
-from evaluator.wire import formats
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.finding import Code, Finding, shown
 from evaluator.wire.config.matcher import Equals, looks_like_operator
@@ -70,7 +69,7 @@ def _literals(entries: Entries) -> Iterator[Finding]:
 
 
 def _unmeasured(entries: Entries, name: str, slo: Slo, source: SourceConfig) -> Iterator[Finding]:
-    fields = formats.get(source.format).fields(source.fields)
+    fields = source.fields
     key, present = ("latency", fields.latency) if slo.latency is not None else ("failed", fields.failed)
     if present is None:
         message = f"the source {source.name} has no fields.{key}, so this objective is never measured"

@@ -19,7 +19,7 @@ from evaluator.wire.field import label_of
 from evaluator.wire.number import Number, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Literal = str | int | float | bool
 
@@ -156,6 +156,11 @@ class Matcher:
     """Any of several cases, each of which is fields with a test, all of which must hold."""
 
     cases: tuple[tuple[tuple[str, Test], ...], ...]
+
+    @classmethod
+    def of(cls, *cases: Mapping[str, object]) -> Matcher:
+        """The matcher that a rules file would write so: a mapping, or several of which any holds."""
+        return cls(tuple(tuple((path, parse_test(test)) for path, test in case.items()) for case in cases))
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ The core has its own, smaller view of the same things (`evaluator/core/rule.py`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from evaluator.core.event import DurationUs
 from evaluator.core.rule import GroupField
@@ -31,7 +31,7 @@ class LatencySpan:
 
 @dataclass(frozen=True, slots=True)
 class FieldsConfig:
-    """Where in a payload the parts of an event are. None: the format's own, or absent.
+    """Where in a payload the parts of an event are. None: absent, and in a rules file the format's own.
 
     `latency_unit` is set iff `latency` is a path.
     """
@@ -47,6 +47,28 @@ class FieldsConfig:
     deploy: str | None = None
     context: str | None = None
     score: str | None = None
+
+    def or_else(self, own: FieldsConfig) -> FieldsConfig:
+        """These fields, and where they say nothing the format's `own`.
+
+        A unit goes with its field: that of the format's time says nothing about another time.
+        """
+        said = ((each.name, getattr(self, each.name)) for each in fields(self))
+        written: dict[str, Any] = {name: value for name, value in said if value is not None}
+        if self.time_unit == "auto" and self.time in {None, own.time}:
+            written["time_unit"] = own.time_unit
+        if self.latency is not None and self.latency != own.latency:
+            written["latency_unit"] = self.latency_unit
+        return replace(own, **written)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDefaults:
+    """What a format or a preset says of a source where the config says nothing."""
+
+    fields: FieldsConfig = FieldsConfig()
+    where: Matcher | None = None
+    out_of_orderness: DurationUs = SECONDS_30
 
 
 @dataclass(frozen=True, slots=True)

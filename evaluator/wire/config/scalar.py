@@ -155,15 +155,6 @@ def _version(written: object) -> int:
     return 1
 
 
-def _sampled(written: object) -> bool:
-    if written is True:
-        message = "true is not supported yet: ratios of sampled events are wrong"
-        raise Refused(Code.NOT_SUPPORTED, message)
-    if written is not False:
-        raise Refused(Code.WRONG_TYPE, f"expected true or false, found {shown(written)}")
-    return False
-
-
 NAME_PATTERN = "[A-Za-z0-9_.-]+"
 SOURCE_PATTERN = "[a-z0-9-]+"
 TOPIC_PATTERN = r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}"
@@ -210,7 +201,6 @@ MOfN = Annotated[
     Written(_m_of_n, {"type": "array", "items": _whole_number(1), "minItems": 2, "maxItems": 2}),
 ]
 Version = Annotated[int, Written(_version, {"const": 1})]
-Sampled = Annotated[bool, Written(_sampled, {"const": False})]
 Objective = Annotated[
     Fraction, Written(parse_objective, {"anyOf": [{"type": "string", "pattern": RATIO_PATTERN}, {"type": "number"}]})
 ]

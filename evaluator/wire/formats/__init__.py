@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evaluator.errors import ConfigError
 from evaluator.wire.column import Column, Kinds
-from evaluator.wire.config.model import FieldsConfig, SourceConfig
+from evaluator.wire.config.model import Batch, SourceConfig, SourceDefaults
 from evaluator.wire.rejection import Fault
 
 if TYPE_CHECKING:
@@ -66,13 +66,30 @@ class Reader(Protocol):
 class Format:
     """A format by its name in the config.
 
-    `reader(source, paths)` makes a reader of the values at `paths`. `fields` fills in what
-    the format itself knows (its own time, latency, id), where the config says nothing.
+    `reader(source, paths)` makes a reader of the values at `paths`. `defaults` are what the format itself knows (its
+    own time, latency, filter), where the config says nothing. `batch` is how many events its records hold; None where
+    the config says it. `needs` are modules of the optional `extra` without which it cannot read anything.
     """
 
     name: str
     reader: Callable[[SourceConfig, tuple[str, ...]], Reader]
-    fields: Callable[[FieldsConfig], FieldsConfig] = lambda configured: configured
+    defaults: SourceDefaults = SourceDefaults()
+    batch: Batch | None = None
+    extra: str | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the libraries are there with which it reads."""
+        return all(map(_is_there, self.needs))
+
+
+def _is_there(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def known() -> frozenset[str]:
@@ -112,3 +129,49 @@ def read_each(values: Iterable[bytes], width: int, events: Callable[[bytes], Seq
                 index_of.append(index)
     columns: list[Column] = [*zip(*rows, strict=True)] if rows else [()] * width
     return Read(columns, len(rows), position_of, index_of, faults, skipped)
+
+
+def read_within(inner: Reader, payloads: Sequence[bytes | Fault | None], records: Records) -> Read:
+    """The events of what records hold in a wrapping. A payload is a fault where it cannot be had, None where empty."""
+    kept = [position for position, payload in enumerate(payloads) if isinstance(payload, bytes)]
+    read = inner([payload for payload in payloads if isinstance(payload, bytes)], records.only(kept))
+    read.faults = [(kept[position], index, fault) for position, index, fault in read.faults]
+    read.faults += [(position, 0, fault) for position, fault in enumerate(payloads) if isinstance(fault, Fault)]
+    read.skipped += payloads.count(None)
+    read.position = [kept[position] for position in (range(read.count) if read.position is None else read.position)]
+    read.index = [0] * read.count if read.index is None else read.index
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A field that a format makes of the values at `paths`, each None where it is absent."""
+
+    paths: tuple[str, ...]
+    make: Callable[..., object]
+
+
+class MadeReader:
+    """Reads what `inner` makes a reader for, and the fields that are made of it, by their names."""
+
+    def __init__(
+        self, paths: Sequence[str], made: Mapping[str, Made], inner: Callable[[tuple[str, ...]], Reader]
+    ) -> None:
+        sources = {path: made[path].paths if path in made else (path,) for path in paths}
+        needed = tuple(dict.fromkeys(each for of_path in sources.values() for each in of_path))
+        places = {path: place for place, path in enumerate(needed)}
+        self._inner = inner(needed)
+        self._fields = [
+            (made[path].make if path in made else None, [places[each] for each in of_path])
+            for path, of_path in sources.items()
+        ]
+
+    def __call__(self, values: Sequence[bytes], records: Records) -> Read:
+        """Read the events, and make of each what is made."""
+        read = self._inner(values, records)
+        read.columns = [
+            read.columns[places[0]] if make is None else list(map(make, *(read.columns[place] for place in places)))
+            for make, places in self._fields
+        ]
+        read.kinds = None
+        return read

@@ -110,7 +110,7 @@ class JsonReader:
 
     def _row(self, payload: object) -> Row | Fault:
         if not isinstance(payload, dict):
-            return Fault(Reason.WRONG_SHAPE, f"expected an object, found {_kind(payload)}")
+            return Fault(Reason.WRONG_SHAPE, f"expected an object, found {kind_of(payload)}")
         return tuple([lookup(payload, parts) for parts in self._parts])
 
     def _array(self, value: bytes) -> Sequence[Row | Fault]:
@@ -120,7 +120,7 @@ class JsonReader:
         if isinstance(payload, Fault):
             return [payload]
         if not isinstance(payload, list):
-            return [Fault(Reason.WRONG_SHAPE, f"expected an array, found {_kind(payload)}")]
+            return [Fault(Reason.WRONG_SHAPE, f"expected an array, found {kind_of(payload)}")]
         return [self._row(event) for event in payload]
 
     def _lines(self, value: bytes) -> Sequence[Row | Fault]:
@@ -236,16 +236,24 @@ def parse(value: bytes) -> object:
     RFC 8259: no NaN, no byte order mark, the last of several equal keys wins. A number beyond the doubles
     becomes infinite, as any use of it will find.
     """
+    unreadable = unreadable_as_json(value)
+    if unreadable is not None:
+        return unreadable
     try:
-        text = value.decode()
+        return _DECODER.decode(value.decode())
+    except ValueError as error:
+        return Fault(Reason.NOT_JSON, str(error)[:MAX_DETAIL])
+
+
+def unreadable_as_json(value: bytes) -> Fault | None:
+    """Why `value` is no JSON, whatever it says: its encoding, its nesting."""
+    try:
+        value.decode()
     except UnicodeDecodeError as error:
         return Fault(Reason.NOT_JSON, f"not UTF-8 at byte {error.start}")
     if _nested_too_deep(value):
         return Fault(Reason.NOT_JSON, f"nested more than {MAX_DEPTH} levels deep")
-    try:
-        return _DECODER.decode(text)
-    except ValueError as error:
-        return Fault(Reason.NOT_JSON, str(error)[:MAX_DETAIL])
+    return None
 
 
 def _constant(name: str) -> NoReturn:
@@ -310,7 +318,8 @@ def _lines_of(value: bytes) -> list[bytes]:
     return [line for line in value.split(b"\n") if line.strip(_SPACE)]
 
 
-def _kind(payload: object) -> str:
+def kind_of(payload: object) -> str:
+    """What a JSON value is, for a detail."""
     kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return kinds.get(type(payload), "a number")
 

@@ -1,0 +1,51 @@
+"""The format `otlp`: spans as JSON or as protobuf, each record by its content.
+
+A request as protobuf begins with byte 10, the tag of its only field, which is white space in JSON; and what follows, a
+length, may be the brace that JSON begins with. But then the whole of it is no JSON.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluator.wire import span as spans
+from evaluator.wire.formats import Format, otlp_json, otlp_proto
+from evaluator.wire.rejection import Fault, Reason
+from evaluator.wire.span import Scope, SpanReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_SPACE = b" \t\r\n"
+
+
+def scopes_of() -> Callable[[bytes], Sequence[Scope | Fault]]:
+    """What finds the spans of a request in either encoding."""
+    of_proto = otlp_proto.scopes_of()
+
+    def scopes(value: bytes) -> Sequence[Scope | Fault]:
+        if not value.lstrip(_SPACE).startswith(b"{"):
+            return of_proto(value)
+        found = otlp_json.scopes_of(value)
+        if value.startswith(b"{") or not _is_no_json(found):
+            return found
+        other = of_proto(value)
+        return found if any(isinstance(each, Fault) for each in other) else other
+
+    return scopes
+
+
+def _is_no_json(found: Sequence[Scope | Fault]) -> bool:
+    return any(isinstance(each, Fault) and each.reason is Reason.NOT_JSON for each in found)
+
+
+FORMATS = (
+    Format(
+        "otlp",
+        lambda _, paths: SpanReader(paths, scopes_of()),
+        spans.DEFAULTS,
+        batch="array",
+        extra=otlp_proto.EXTRA,
+        needs=otlp_proto.NEEDS,
+    ),
+)

@@ -1,0 +1,333 @@
+"""Spans of OTLP: from their encoding to the fields of events.
+
+JSON and protobuf both give objects with the names of `opentelemetry/proto/trace/v1/trace.proto`; what those mean is
+here once. One request holds spans by resource and scope:
+
+    request > resource spans (resource) > scope spans (scope) > spans          each span is one event
+
+Fields: `span.name`, `span.kind`, `span.status`, `span.start`, `span.end` and `span.duration` in nanoseconds, `span.id`,
+`span.trace_id`, `span.weight`, `scope.name`; any other path is an attribute of the span, else of its resource.
+Attributes are a flat list of keys with dots, so a path is first of all such a key.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat
+from operator import attrgetter, sub
+from typing import TYPE_CHECKING, Any, cast
+
+from evaluator.wire.config.matcher import Matcher
+from evaluator.wire.config.model import FieldsConfig, SourceDefaults
+from evaluator.wire.field import lookup
+from evaluator.wire.formats import Read
+from evaluator.wire.number import number_of
+from evaluator.wire.rejection import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evaluator.wire.column import Column
+    from evaluator.wire.records import Records
+
+DEFAULTS = SourceDefaults(
+    FieldsConfig(
+        time="span.end",
+        time_unit="ns",
+        latency="span.duration",
+        latency_unit="ns",
+        failed=Matcher.of(
+            {"span.status": "error"},
+            {"span.kind": "server", "http.response.status_code": ">= 500"},
+            {"span.kind": "server", "http.status_code": ">= 500"},
+        ),
+        weight="span.weight",
+        trace_id="span.trace_id",
+        id="span.id",
+    ),
+    # Client and internal spans are other views of the same request, which would count many times.
+    where=Matcher.of({"span.kind": ["server", "consumer"]}),
+)
+
+
+Pick = Callable[[Any, frozenset[str]], dict[str, object]]
+"""Finds the attributes of these names in what an encoding has for attributes. None of the JSON values is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The spans of one instrumentation scope of one resource, whose attributes `pick` understands.
+
+    A span has the fields of the message `Span`. What they hold may be anything that JSON holds, in `kind` and in the
+    code of `status` no lists and objects.
+    """
+
+    resource: Any
+    name: object
+    spans: Sequence[Any]
+    pick: Pick
+
+
+class SpanReader:
+    """Reads the values at `paths` of the spans that `scopes` finds in the value of a record."""
+
+    def __init__(self, paths: Sequence[str], scopes: Callable[[bytes], Sequence[Scope | Fault]]) -> None:
+        self._paths, self._scopes = paths, scopes
+        self._attributes = _Attributes([path for path in paths if path not in _OWN and path != _SCOPE_NAME])
+
+    def __call__(self, values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG002  # a Reader
+        """Read the spans of all records at once: a step of Python for each field, not for each span."""
+        scopes: list[Scope] = []
+        position: list[int] = []
+        index: list[int] = []
+        faults: list[tuple[int, int, Fault]] = []
+        skipped = 0
+        for place, value in enumerate(values):
+            count = 0
+            for found in self._scopes(value):
+                events = 1
+                if isinstance(found, Fault):
+                    faults.append((place, count, found))
+                else:
+                    events = len(found.spans)
+                    scopes.append(found)
+                    position += repeat(place, events)
+                    index += range(count, count + events)
+                count += events
+            skipped += not count
+        return Read(self._columns(scopes), len(position), position, index, faults, skipped)
+
+    def _columns(self, scopes: Sequence[Scope]) -> list[Column]:
+        spans = list(chain.from_iterable(scope.spans for scope in scopes))
+        attributes = self._attributes.columns(scopes)
+        columns: list[Column] = []
+        for path in self._paths:
+            if path == _SCOPE_NAME:
+                columns.append([name for scope in scopes for name in repeat(scope.name or None, len(scope.spans))])
+            else:
+                columns.append(_OWN[path](spans) if path in _OWN else attributes[path])
+        return columns
+
+
+_SCOPE_NAME = "scope.name"
+
+
+class _Attributes:
+    """Finds attributes at paths. Keys that are no path, nor the beginning of one, are not looked at."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._parts = {path: tuple(path.split(".")) for path in paths}
+        self._heads = frozenset(".".join(parts[:cut]) for parts in self._parts.values() for cut in range(1, len(parts)))
+        self._wanted = self._heads.union(paths)
+
+    def columns(self, scopes: Sequence[Scope]) -> Mapping[str, Column]:
+        """The value at each path of each span, else of its resource; None where neither has one."""
+        if not self._parts:
+            return {}
+        wanted = self._wanted
+        of_spans = [scope.pick(span.attributes, wanted) for scope in scopes for span in scope.spans]
+        of_resources = [scope.pick(scope.resource, wanted) for scope in scopes]
+        # Only an attribute that is itself a map makes more of a path than one look.
+        is_flat = self._heads.isdisjoint(chain.from_iterable(chain(of_spans, of_resources)))
+        found: dict[str, Column] = {}
+        for path, parts in self._parts.items():
+            look: Callable[[dict[str, object]], object] = partial(_flat, path) if is_flat else partial(_nested, parts)
+            found[path] = _with_defaults([*map(look, of_spans)], [*map(look, of_resources)], scopes)
+        return found
+
+
+def _flat(path: str, attributes: Mapping[str, object]) -> object:
+    return attributes.get(path)
+
+
+def _nested(parts: Sequence[str], attributes: Mapping[str, object]) -> object:
+    return lookup(attributes, parts)
+
+
+def _with_defaults(values: list[object], defaults: Sequence[object], scopes: Sequence[Scope]) -> list[object]:
+    """The values of all spans, with the default of their scope where they have none."""
+    start = 0
+    for scope, default in zip(scopes, defaults, strict=True):
+        end = start + len(scope.spans)
+        if default is not None:
+            values[start:end] = [default if value is None else value for value in values[start:end]]
+        start = end
+    return values
+
+
+# -- the fields of a span, a column at a time ----------------------------------------------------------------
+
+
+class _Enum(dict[object, str | None]):
+    """Names of an enum by number or name, in any case, with or without prefix; None for what is none of them.
+
+    `names` are in the order of the numbers, by what they are called there. Spellings that are not common are worked
+    out each time: text of payloads is not to be remembered.
+    """
+
+    def __init__(self, prefix: str, names: Mapping[str, str]) -> None:
+        self._prefix = prefix
+        numbers: dict[object, str] = dict(enumerate(names.values()))
+        self._known = {**names, **{str(number): name for number, name in numbers.items()}, "": numbers[0]}
+        super().__init__({f"{prefix}{name}".upper(): each for name, each in names.items()})
+        self.update(numbers)
+        self[None] = numbers[0]
+
+    def __missing__(self, written: object) -> str | None:
+        return self._known.get(str(written).lower().removeprefix(self._prefix))
+
+
+def _kinds(spans: Sequence[Any]) -> Column:
+    return [_KINDS[kind] for kind in map(_KIND, spans)]
+
+
+def _statuses(spans: Sequence[Any]) -> Column:
+    return [_STATUSES[status.code if status else None] for status in map(_STATUS, spans)]
+
+
+_INTERNAL = "internal"  # trace.proto: so may one assume of a kind that is not said
+_KINDS = _Enum(
+    "span_kind_",
+    {"unspecified": _INTERNAL, _INTERNAL: _INTERNAL, **{n: n for n in ("server", "client", "producer", "consumer")}},
+)
+_STATUSES = _Enum("status_code_", {name: name for name in ("unset", "ok", "error")})
+
+_KIND, _STATUS, _NAME = attrgetter("kind"), attrgetter("status"), attrgetter("name")
+_START, _END = attrgetter("start_time_unix_nano"), attrgetter("end_time_unix_nano")
+
+_DIGITS = 20
+"""Of the largest time that 64 bits hold."""
+
+
+def _nanos(times: Sequence[object]) -> list[object]:
+    """Times as integers; None where there is none, which protobuf writes as 0. What is no number stays as it is."""
+    kinds = set(map(type, times))
+    if kinds == {int}:
+        return [time or None for time in times]
+    if kinds == {str}:
+        texts = cast("Sequence[str]", times)
+        if _are_digits("".join(texts)) and all(texts) and max(map(len, texts)) <= _DIGITS:
+            return [int(text) or None for text in texts]
+    return [_nano(time) for time in times]
+
+
+def _are_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _nano(time: object) -> object:
+    whole = whole_of(time)
+    return None if whole == 0 and not isinstance(whole, bool) else whole
+
+
+def whole_of(value: object) -> object:
+    """An integer of 64 bits, which JSON may write as text or as a double; anything else as it is."""
+    if isinstance(value, str) and len(value) <= _DIGITS and _are_digits(value):
+        return int(value)
+    number = number_of(value)
+    return int(number) if isinstance(number, float) and number.is_integer() else value if number is None else number
+
+
+NO_DURATION = "between times of which one is no time"
+
+
+def _durations(spans: Sequence[Any]) -> Column:
+    """End minus start; a text that is no latency where either of them is no integer."""
+    starts, ends = _nanos(list(map(_START, spans))), _nanos(list(map(_END, spans)))
+    if {*map(type, starts), *map(type, ends)} == {int}:
+        return list(map(sub, cast("list[int]", ends), cast("list[int]", starts)))
+    return [_duration(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _duration(start: object, end: object) -> object:
+    if type(start) is int and type(end) is int:
+        return end - start
+    return None if start is None or end is None else NO_DURATION
+
+
+_HEX = "0123456789abcdef"
+
+
+def _ids(ids: Sequence[object], size: int) -> Column:
+    """Ids of `size` bytes as lower-case hex; None where there is none, which is also written as zeros."""
+    kinds, none = set(map(type, ids)), "0" * 2 * size
+    if kinds == {bytes}:
+        texts: Sequence[object] = [cast("bytes", each).hex() for each in ids]
+    else:
+        texts = ids if kinds == {str} and _are_ids(cast("Sequence[str]", ids), size) else [_id(i, size) for i in ids]
+    return [None if text == none else text or None for text in texts]
+
+
+def _are_ids(texts: Sequence[str], size: int) -> bool:
+    return set(map(len, texts)) == {2 * size} and _is_hex("".join(texts))
+
+
+def _is_hex(text: str) -> bool:
+    return not text.strip(_HEX)
+
+
+def _id(written: object, size: int) -> object:
+    """An id as the standard wants it: from hex in any case, or base64 as protobuf's own JSON has it. Else as it is."""
+    if not isinstance(written, str):
+        return written.hex() if isinstance(written, bytes) else written
+    text = written.lower()
+    if len(text) == 2 * size and _is_hex(text):
+        return text
+    if len(written) == len(base64.b64encode(bytes(size))):
+        try:
+            decoded = base64.b64decode(written, validate=True)
+        except ValueError:
+            return written
+        return decoded.hex() if len(decoded) == size else written
+    return written
+
+
+_ALL = 1 << 56
+"""Of so many random numbers, `th` says how many are rejected."""
+_HEX_DIGITS = 14
+
+
+def _weights(spans: Sequence[Any]) -> Column:
+    return [_weight(state) if state else None for state in map(_TRACE_STATE, spans)]
+
+
+_TRACE_STATE = attrgetter("trace_state")
+
+
+def _weight(state: object) -> object:
+    """How many spans this one stands for; None where its trace state does not say, the text where nobody can tell."""
+    if not isinstance(state, str) or "th:" not in state:
+        return None
+    for member in state.split(","):
+        name, _, value = member.strip().partition("=")
+        if name == "ot":
+            for part in value.split(";"):
+                key, _, threshold = part.partition(":")
+                if key == "th":
+                    return _adjusted_count(threshold)
+    return None
+
+
+def _adjusted_count(threshold: str) -> object:
+    digits = threshold.lower()
+    if not 0 < len(digits) <= _HEX_DIGITS or not _is_hex(digits):
+        return f"th:{threshold}"
+    accepted = _ALL - int(digits.ljust(_HEX_DIGITS, "0"), 16)
+    quotient, rest = divmod(_ALL, accepted)
+    return quotient + (2 * rest > accepted or (2 * rest == accepted and quotient & 1))
+
+
+_OWN: Mapping[str, Callable[[Sequence[Any]], Column]] = {
+    "span.name": lambda spans: [name or None for name in map(_NAME, spans)],
+    "span.kind": _kinds,
+    "span.status": _statuses,
+    "span.start": lambda spans: _nanos(list(map(_START, spans))),
+    "span.end": lambda spans: _nanos(list(map(_END, spans))),
+    "span.duration": _durations,
+    "span.id": lambda spans: _ids(list(map(attrgetter("span_id"), spans)), 8),
+    "span.trace_id": lambda spans: _ids(list(map(attrgetter("trace_id"), spans)), 16),
+    "span.weight": _weights,
+}

@@ -1,0 +1,68 @@
+"""What is fuzzed: the reader of each format, and the decoder around it. Nothing here catches anything."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.decoded import NOON, source_of
+
+from evaluator.core.event import SeriesTable
+from evaluator.wire import formats
+from evaluator.wire.decode import SourceDecoder
+from evaluator.wire.records import Record, Records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evaluator.wire.formats import Read
+
+CORPUS = Path(__file__).parent / "corpus"
+"""Real payloads and inputs that once escaped, a folder for each format."""
+
+GROUPS = ("service.name", "http.route", "a.b", "url", "ce.type", "metadata.function_id", "path")
+CONFIGURED = {"json": {"preset": "edge-functions"}}
+HEADERS = {
+    "cloudevents": (
+        (("content-type", b"application/cloudevents+json"),),
+        (("ce_id", b"1"), ("ce_source", b"/s"), ("ce_specversion", b"1.0"), ("ce_type", b"t"), ("ce_time", None)),
+        (("content-type", b"\xff"), ("ce_id", b"\xff")),
+    )
+}
+
+
+def seeds_of(name: str) -> list[bytes]:
+    """The corpus of a format."""
+    return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
+
+
+class Target:
+    """A format that is to survive any bytes."""
+
+    def __init__(self, name: str) -> None:
+        source = source_of({"format": name, **CONFIGURED.get(name, {})}, GROUPS)
+        decoder = SourceDecoder(source)
+        self._headers = HEADERS.get(name, ((),))
+        self._read = formats.get(name).reader(source, (*GROUPS, "span.end", "time", "ce.source+id"))
+        self._decoder, self._limits = decoder, {each.name: each.max_series for each in source.surfaces}
+
+    def __call__(self, value: bytes) -> None:
+        """Read a record of this value; every event and fault of it has to have its place."""
+        record = Record(len(value), NOON, None, value, self._headers[len(value) % len(self._headers)])
+        check(self._read([value], Records.of([record])), [value])
+        decoded = self._decoder.decode([record], SeriesTable(self._limits), None)
+        decoded.events.trace_ids(range(decoded.ok))
+        assert decoded.ok + len(decoded.rejections) + decoded.skipped > 0
+
+
+def check(read: Read, values: Sequence[bytes]) -> None:
+    """Events in the order of the log, columns of their length, and of each record an event, a fault or a skip."""
+    position = [*range(read.count)] if read.position is None else read.position
+    index = [0] * read.count if read.index is None else read.index
+    places = [*zip(position, index, strict=True)]
+    assert all(earlier < later for earlier, later in pairwise(places))
+    assert {*map(len, read.columns), read.count, len(places)} == {read.count}
+    of_faults = [(place, number) for place, number, _ in read.faults]
+    assert not set(places) & set(of_faults)
+    assert len({place for place, _ in places + of_faults}) + read.skipped == len(values)

@@ -1,0 +1,105 @@
+"""What a source of a rules file makes of records, as plain values that a test can spell out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, UNMATCHED, SeriesTable
+from evaluator.wire.config.load import Config, load_rules
+from evaluator.wire.decode import SourceDecoder
+from evaluator.wire.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from evaluator.wire.config.model import SourceConfig
+
+NOON = 1_769_601_600_000
+"""2026-01-28T12:00:00Z in milliseconds."""
+
+_OUTCOMES = {GOOD: "good", FAILED: "failed", UNKNOWN: "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An accepted event. `after_noon` and `latency` in microseconds; `group` is None where no surface matched."""
+
+    after_noon: int = 0
+    outcome: str = "good"
+    latency: int | None = None
+    group: tuple[str, ...] | None = ()
+    weight: int = 1
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of all records. Rejections are (offset, index, reason)."""
+
+    events: list[Event]
+    rejections: list[tuple[int, int, str]] = field(default_factory=list)
+    skipped: int = 0
+    duplicates: int = 0
+    bad_latencies: int = 0
+
+
+def config_of(source: Mapping[str, Any], group_by: Sequence[str] = (), **sections: Any) -> Config:
+    """The rules with this source and one surface of it."""
+    groups = [{"field": path, "as": f"label{number}"} for number, path in enumerate(group_by)]
+    surface = {"source": "events", **({"group_by": groups} if groups else {})}
+    rules = {
+        "version": 1, "sources": {"events": {"topic": "t", **source}}, "surfaces": {"surface": surface}, **sections,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rules.yaml"
+        path.write_text(json.dumps(rules))
+        return load_rules([path])
+
+
+def source_of(source: Mapping[str, Any], group_by: Sequence[str] = ()) -> SourceConfig:
+    """The source as its decoder gets it."""
+    return config_of(source, group_by).sources["events"]
+
+
+def record(offset: int, value: bytes | str | object, headers: Mapping[str, str] | None = None) -> Record:
+    """A record of noon. A value that is neither bytes nor text is written as JSON."""
+    if not isinstance(value, bytes | None):
+        value = (value if isinstance(value, str) else json.dumps(value)).encode()
+    return Record(offset, NOON, None, value, tuple((name, text.encode()) for name, text in (headers or {}).items()))
+
+
+def seen(source: Mapping[str, Any], *records: Record, group_by: Sequence[str] = ()) -> Seen:
+    """Decode the records of one partition."""
+    config = source_of(source, group_by)
+    table = SeriesTable({surface.name: surface.max_series for surface in config.surfaces})
+    decoded = SourceDecoder(config).decode(records, table, None)
+    batch = decoded.events
+    weights = [1] * len(batch) if batch.weight is None else batch.weight.tolist()
+    columns = zip(
+        batch.time.tolist(), batch.failed.tolist(), batch.latency.tolist(), batch.series.tolist(), weights,
+        batch.trace_ids(range(len(batch))), strict=True,
+    )  # fmt: skip
+    events = [
+        Event(
+            time - NOON * 1000,
+            _OUTCOMES[failed],
+            None if latency == NO_LATENCY else latency,
+            None if series == UNMATCHED else table.keys[series].values,
+            weight,
+            trace_id,
+        )
+        for time, failed, latency, series, weight, trace_id in columns
+    ]
+    rejections = [(each.offset, each.index, str(each.reason)) for each in decoded.rejections]
+    return Seen(events, rejections, decoded.skipped, decoded.duplicates, decoded.bad_latencies)
+
+
+def events(source: Mapping[str, Any], *values: bytes | str | object, group_by: Sequence[str] = ()) -> list[Event]:
+    """The events of records that all must be good."""
+    found = seen(source, *(record(offset, value) for offset, value in enumerate(values)), group_by=group_by)
+    assert (found.rejections, found.skipped) == ([], 0)
+    return found.events

@@ -1,0 +1,103 @@
+"""What a format or a preset knows by itself, and how a rules file says otherwise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.decoded import config_of, source_of
+
+from evaluator.wire import formats
+from evaluator.wire.config.matcher import Matcher
+from evaluator.wire.config.model import FieldsConfig, LatencySpan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OWN = FieldsConfig(time="t", time_unit="ns", latency="d", latency_unit="ms", id="id", trace_id="trace")
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [
+        pytest.param(FieldsConfig(), OWN, id="nothing"),
+        pytest.param(FieldsConfig(id="x"), replace(OWN, id="x"), id="one_field"),
+        pytest.param(FieldsConfig(time="x"), replace(OWN, time="x", time_unit="auto"), id="another_time"),
+        pytest.param(FieldsConfig(time="t"), OWN, id="the_same_time"),
+        pytest.param(FieldsConfig(time_unit="s"), replace(OWN, time_unit="s"), id="another_unit_of_the_time"),
+        pytest.param(FieldsConfig(latency="x"), replace(OWN, latency="x", latency_unit=None), id="another_latency"),
+        pytest.param(FieldsConfig(latency="d"), OWN, id="the_same_latency"),
+        pytest.param(FieldsConfig(latency_unit="s"), replace(OWN, latency_unit="s"), id="another_unit"),
+        pytest.param(
+            FieldsConfig(latency=LatencySpan("a", "b")),
+            replace(OWN, latency=LatencySpan("a", "b"), latency_unit=None),
+            id="a_span",
+        ),
+    ],
+)
+def test_what_is_configured_goes_before_what_the_format_knows(configured: FieldsConfig, expected: FieldsConfig) -> None:
+    assert configured.or_else(OWN) == expected
+
+
+@pytest.mark.parametrize("name", sorted(formats.known()))
+def test_the_defaults_of_a_format_are_those_of_a_source_that_says_nothing(name: str) -> None:
+    format_ = formats.get(name)
+    source = source_of({"format": name})
+    assert (source.fields, source.where) == (format_.defaults.fields, format_.defaults.where)
+    assert source.out_of_orderness == format_.defaults.out_of_orderness
+    assert source.batch == (format_.batch or "one")
+
+
+def test_a_filter_of_the_config_takes_the_place_of_the_formats() -> None:
+    source = source_of(
+        {"format": "otlp_json", "where": {"span.kind": "*"}, "fields": {"failed": {"span.status": "ok"}}}
+    )
+    assert source.where == Matcher.of({"span.kind": "*"})
+    assert source.fields.failed == Matcher.of({"span.status": "ok"})
+    assert source.fields.time == "span.end"
+
+
+def test_the_core_waits_as_long_as_the_decoder_says() -> None:
+    for written in ({}, {"out_of_orderness": "2m"}):
+        config = config_of({"format": "json", **written})
+        assert config.rules.sources["events"].out_of_orderness == config.sources["events"].out_of_orderness
+
+
+def test_a_count_of_sampled_events_is_what_it_says() -> None:
+    alert = {"surface": "surface", "when": "error_count > 5", "window": "5m", "severity": "page"}
+    source = {"format": "json", "tail_sampled": True, "fields": {"failed": {"status": 500}}}
+    assert config_of(source, alerts={"A": alert}).rules.rules["A"].name == "A"
+
+
+BLOCKED = """
+import sys
+for name in sys.argv[1].split(","):
+    sys.modules[name] = None
+from evaluator.cli import main
+sys.argv = ["evaluator", "check-config", sys.argv[2]]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "packages"), [("otlp", "otlp", "opentelemetry"), ("otlp_proto", "otlp", "google.protobuf")]
+)
+def test_a_format_whose_libraries_are_missing_says_what_to_install(
+    name: str, extra: str, packages: str, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"version: 1\nsources: {{s: {{topic: t, format: {name}}}}}\n")
+    command = [sys.executable, "-c", BLOCKED, packages, str(rules)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert (
+        f"error[E033] sources.s.format: the format {name} needs the extra {extra}; install it: "
+        f"pip install 'evaluator[{extra}]'"
+    ) in ran.stdout + ran.stderr
+
+
+def test_a_format_without_libraries_of_its_own_needs_none() -> None:
+    assert formats.get("otlp_json").is_installed
