@@ -64,8 +64,6 @@ FORMATS_PLANNED = frozenset(
         "cloudevents",
         "registry",
         "lighthouse",
-        "supabase",
-        "vercel",
         "drift",
         "heartbeat",
     }

@@ -1,0 +1,54 @@
+"""The format `supabase`: the log drain of Edge Functions, an array of events, perhaps gzip.
+
+A drain sends the logs of all products; a request of an Edge Function (`function_edge_logs`) is what names a function
+and has a response or the time that it took. Objects in it may be lists of one, or flattened into keys with dots: both
+are what every path looks through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluator.wire.config.matcher import Matcher
+from evaluator.wire.config.model import FieldsConfig, SourceConfig, SourceDefaults
+from evaluator.wire.formats import Format, Read, Reader, read_within
+from evaluator.wire.formats.json import JsonReader
+from evaluator.wire.gunzip import gunzipped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evaluator.wire.records import Records
+
+_STATUS, _TIME_TAKEN = "metadata.response.status_code", "metadata.execution_time_ms"
+_FUNCTION = "metadata.function_id"
+
+
+def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
+    inner, limit = JsonReader(paths, "auto"), source.max_record_bytes
+
+    def read(values: Sequence[bytes], records: Records) -> Read:
+        return read_within(inner, [gunzipped(value, limit) for value in values], records)
+
+    return read
+
+
+FORMATS = (
+    Format(
+        "supabase",
+        _reader,
+        SourceDefaults(
+            FieldsConfig(
+                time="timestamp",  # microseconds; the magnitude tells
+                latency=_TIME_TAKEN,
+                latency_unit="ms",
+                failed=Matcher.of({_STATUS: ">= 500"}),
+                trace_id="id",
+                id="id",
+                deploy="metadata.version",
+            ),
+            where=Matcher.of({_FUNCTION: "*", _STATUS: "*"}, {_FUNCTION: "*", _TIME_TAKEN: "*"}),
+        ),
+        batch="auto",
+    ),
+)
