@@ -61,7 +61,6 @@ NOT_SUPPORTED: dict[type[Entry], frozenset[str]] = {
 
 FORMATS_PLANNED = frozenset(
     {
-        "cloudevents",
         "registry",
         "lighthouse",
         "drift",

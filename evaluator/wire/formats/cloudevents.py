@@ -1,0 +1,146 @@
+"""The format `cloudevents`: CloudEvents 1.0 over Kafka, structured or binary; their data is read as `json`.
+
+    structured   content-type application/cloudevents...    the value is the event, its data a member
+    binary       headers ce_id, ce_source, ce_specversion, ce_type    the value is the data
+
+Some producers write structured events without a content-type, so everything that is not binary is taken for one, if it
+says its `specversion`. Attributes are the fields `ce.NAME`. The time is optional there: without it, the record's
+timestamp counts.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from evaluator.wire.config.model import FieldsConfig, SourceDefaults
+from evaluator.wire.field import lookup
+from evaluator.wire.formats import Format, Read, read_within
+from evaluator.wire.formats.json import JsonReader, kind_of, parse, unreadable_as_json
+from evaluator.wire.rejection import Fault, Reason
+
+if TYPE_CHECKING:
+    from evaluator.wire.column import Column
+    from evaluator.wire.records import Record, Records
+
+_PREFIX, _HEADER = "ce.", "ce_"
+_TIME = "ce.time"
+_IDENTITY = "ce.source+id"
+"""An event is the same as another if both are; no attribute has a plus sign in its name."""
+
+_REQUIRED = ("id", "source", "specversion", "type")
+_STRUCTURED = "application/cloudevents"
+_JSON = ("", "+json")
+
+NO_DATA = b"{}"
+"""An event without data is one without fields."""
+
+
+class _Event(NamedTuple):
+    """A CloudEvent: its attributes by name, and its data."""
+
+    attributes: Mapping[str, object]
+    data: bytes
+
+
+class CloudEventsReader:
+    """Reads attributes from where the event has them, and everything else from its data."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._data = JsonReader([path for path in paths if not path.startswith(_PREFIX)], "one")
+
+    def __call__(self, values: Sequence[bytes], records: Records) -> Read:
+        """Read the events of the records, one each."""
+        events = [_event(value, record) for value, record in zip(values, records, strict=True)]
+        data = [event if isinstance(event, Fault) else event.data for event in events]
+        read = read_within(self._data, data, records)
+        of_data = iter(read.columns)
+        stamps: list[int] = records.timestamps.tolist()
+        found = [(events[position], stamps[position]) for position in read.position or ()]
+        read.columns = [
+            _attribute_column(path, found) if path.startswith(_PREFIX) else next(of_data) for path in self._paths
+        ]
+        read.kinds = None
+        return read
+
+
+def _attribute_column(path: str, found: Sequence[tuple[_Event | Fault, int]]) -> Column:
+    events = [(event.attributes, stamp) for event, stamp in found if isinstance(event, _Event)]
+    if path == _IDENTITY:
+        return [f"{attributes['source']} {attributes['id']}" for attributes, _ in events]
+    name = path.removeprefix(_PREFIX)
+    values = [attributes.get(name) for attributes, _ in events]
+    if path == _TIME:
+        stamps = [stamp if stamp > 0 else None for _, stamp in events]
+        return [stamp if value is None else value for value, stamp in zip(values, stamps, strict=True)]
+    return values
+
+
+def _event(value: bytes, record: Record) -> _Event | Fault:
+    headers = {name.lower(): text.decode("utf-8", "replace") for name, text in record.headers if text is not None}
+    kind = headers.get("content-type", "").lower().partition(";")[0].strip()
+    if kind.startswith(_STRUCTURED):
+        if kind.removeprefix(_STRUCTURED) not in _JSON:
+            return Fault(Reason.UNSUPPORTED, f"content-type {kind}: only single events as JSON are read")
+        return _structured(value)
+    if all(f"{_HEADER}{name}" in headers for name in _REQUIRED):
+        attributes = {name.removeprefix(_HEADER): text for name, text in headers.items() if name.startswith(_HEADER)}
+        return _Event({"datacontenttype": headers.get("content-type"), **attributes}, value or NO_DATA)
+    return _structured(value)
+
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _structured(value: bytes) -> _Event | Fault:
+    unreadable = unreadable_as_json(value)
+    if unreadable is not None:
+        return unreadable
+    try:
+        members = _MEMBERS.decode(value)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        payload = parse(value)
+        return payload if isinstance(payload, Fault) else _no_event(f"found {kind_of(payload)}")
+    data, encoded = members.pop("data", None), members.pop("data_base64", None)
+    attributes = {name: _attribute(bytes(raw)) for name, raw in members.items()}
+    missing = next((name for name in _REQUIRED if attributes.get(name) is None), None)
+    if missing is not None:
+        return _no_event(f"{missing} is missing")
+    return _with_data(attributes, None if data is None else bytes(data), encoded)
+
+
+def _no_event(why: str) -> Fault:
+    return Fault(Reason.WRONG_SHAPE, f"expected a CloudEvent: {why}")
+
+
+def _attribute(raw: bytes) -> object:
+    value = parse(raw)
+    return None if isinstance(value, Fault) else lookup(value, ())
+
+
+def _with_data(attributes: Mapping[str, object], data: bytes | None, encoded: msgspec.Raw | None) -> _Event | Fault:
+    if data is not None and data != b"null":
+        return _Event(attributes, data)
+    text = None if encoded is None else parse(bytes(encoded))
+    if text is None:
+        return _Event(attributes, NO_DATA)
+    if isinstance(text, str) and text.isascii():
+        try:
+            return _Event(attributes, base64.b64decode(text, validate=True) or NO_DATA)
+        except ValueError:
+            pass
+    return Fault(Reason.WRONG_SHAPE, "data_base64 is no base64")
+
+
+FORMATS = (
+    Format(
+        "cloudevents",
+        lambda _, paths: CloudEventsReader(paths),
+        SourceDefaults(FieldsConfig(time=_TIME, trace_id="ce.id", id=_IDENTITY)),
+        batch="one",
+    ),
+)
