@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+_MASKED = "xxxxxxxx-xxxx-"
+"""How loggers that hide ids write every UUID. Taken for an id, it would make all events but one duplicates."""
+
 
 class Dedup:
     """The newest offset of every id of the last `reach` offsets of one partition, oldest first."""
@@ -19,10 +22,10 @@ class Dedup:
     def fresh(self, offset: int, identity: str) -> bool:
         """Whether this is no duplicate, and remember the event either way. Offsets never go back.
 
-        An event without an id ("") is always fresh.
+        An event without an id ("", or one that is masked) is always fresh.
         """
         self._forget(before=offset - self._reach)
-        if not identity:
+        if not identity or identity.startswith(_MASKED):
             return True
         seen = identity in self._newest
         self._newest[identity] = offset
