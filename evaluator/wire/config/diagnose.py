@@ -62,9 +62,6 @@ NOT_SUPPORTED: dict[type[Entry], frozenset[str]] = {
 FORMATS_PLANNED = frozenset(
     {
         "registry",
-        "lighthouse",
-        "drift",
-        "heartbeat",
     }
 )
 """Formats that a rules file may name one day; which ones there are today, `wire/formats` knows."""
