@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.decoded import NOON, source_of
+from support.decoded import NOON, bare, source_of
 
 from evaluator.core.event import SeriesTable
 from evaluator.wire import formats
@@ -41,7 +41,7 @@ class Target:
     """A format that is to survive any bytes."""
 
     def __init__(self, name: str) -> None:
-        source = source_of({"format": name, **CONFIGURED.get(name, {})}, GROUPS)
+        source = source_of({**bare(name), **CONFIGURED.get(name, {})}, GROUPS)
         decoder = SourceDecoder(source)
         self._headers = HEADERS.get(name, ((),))
         self._read = formats.get(name).reader(source, (*GROUPS, "span.end", "time", "ce.source+id"))

@@ -10,7 +10,7 @@ from fuzz.mutation import mutated as damaged
 from fuzz.targets import GROUPS, HEADERS, check, seeds_of
 from hypothesis import given
 from hypothesis import strategies as st
-from support.decoded import NOON, source_of
+from support.decoded import NOON, bare, source_of
 from support.payloads import documents, mostly, mutated
 
 from evaluator.wire import formats
@@ -51,7 +51,7 @@ def faults(found: Read) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_event_and_fault_has_its_place(name: str) -> None:
-    reader = formats.get(name).reader(source_of({"format": name}), (*GROUPS, "span.end", "ce.time"))
+    reader = formats.get(name).reader(source_of(bare(name)), (*GROUPS, "span.end", "ce.time"))
     examples, reached = 0, 0
 
     @given(records_of(name))
@@ -68,7 +68,7 @@ def test_every_event_and_fault_has_its_place(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_record_says_the_same_whatever_stands_around_it(name: str) -> None:
-    format_, source = formats.get(name), source_of({"format": name})
+    format_, source = formats.get(name), source_of(bare(name))
     paths = (*GROUPS, "span.duration", "span.trace_id", "id", "ce.source+id")
     together, alone = format_.reader(source, paths), format_.reader(source, paths)
 
@@ -82,9 +82,9 @@ def test_a_record_says_the_same_whatever_stands_around_it(name: str) -> None:
     law()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if source_of({"format": name}).batch == "one"])
+@pytest.mark.parametrize("name", [name for name in NAMES if source_of(bare(name)).batch == "one"])
 def test_a_path_that_is_asked_for_later_finds_the_events_that_were_found_without_it(name: str) -> None:
-    format_, source = formats.get(name), source_of({"format": name})
+    format_, source = formats.get(name), source_of(bare(name))
     before, later = format_.reader(source, ("url",)), format_.reader(source, ("ce.id",))
 
     @given(records_of(name))

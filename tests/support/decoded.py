@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NOON = 1_769_601_600_000
 """2026-01-28T12:00:00Z in milliseconds."""
 
+SCHEMAS = Path(__file__).parents[1] / "fuzz" / "schemas"
+"""Schemas by id: 1 Avro, 2 Protobuf, 3 JSON Schema."""
+
 _OUTCOMES = {GOOD: "good", FAILED: "failed", UNKNOWN: "unknown"}
 
 
@@ -45,6 +48,11 @@ class Seen:
     skipped: int = 0
     duplicates: int = 0
     bad_latencies: int = 0
+
+
+def bare(name: str) -> dict[str, Any]:
+    """A source of a format with nothing but what it cannot do without."""
+    return {"format": name, **({"schemas": str(SCHEMAS)} if name == "registry" else {})}
 
 
 def config_of(source: Mapping[str, Any], group_by: Sequence[str] = (), **sections: Any) -> Config:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.decoded import config_of, source_of
+from support.decoded import bare, config_of, source_of
 
 from evaluator.wire import formats
 from evaluator.wire.config.matcher import Matcher
@@ -45,7 +45,7 @@ def test_what_is_configured_goes_before_what_the_format_knows(configured: Fields
 @pytest.mark.parametrize("name", sorted(formats.known()))
 def test_the_defaults_of_a_format_are_those_of_a_source_that_says_nothing(name: str) -> None:
     format_ = formats.get(name)
-    source = source_of({"format": name})
+    source = source_of(bare(name))
     assert (source.fields, source.where) == (format_.defaults.fields, format_.defaults.where)
     assert source.out_of_orderness == format_.defaults.out_of_orderness
     assert source.batch == (format_.batch or "one")
@@ -83,7 +83,12 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("name", "extra", "packages"), [("otlp", "otlp", "opentelemetry"), ("otlp_proto", "otlp", "google.protobuf")]
+    ("name", "extra", "packages"),
+    [
+        ("otlp", "otlp", "opentelemetry"),
+        ("otlp_proto", "otlp", "google.protobuf"),
+        ("registry", "registry", "fastavro"),
+    ],
 )
 def test_a_format_whose_libraries_are_missing_says_what_to_install(
     name: str, extra: str, packages: str, tmp_path: Path

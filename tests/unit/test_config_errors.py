@@ -475,10 +475,23 @@ MISTAKES = [
     pytest.param(
         [("format: json", "format: registry")],
         (
-            "5:13: error[E010] sources.api-events.format: the format registry is not supported yet; known formats: "
-            f"{FORMATS}"
+            '3:3: error[E011] sources.api-events: missing key "schemas": the folder of the schemas by id, for example '
+            "schemas: /etc/evaluator/schemas"
         ),
-        id="a_format_that_comes_later",
+        id="a_registry_without_schemas",
+    ),
+    pytest.param(
+        [("format: json", "format: registry\n    schemas: nowhere")],
+        ("6:14: error[E014] sources.api-events.schemas: cannot read the folder nowhere: no such file or directory"),
+        id="schemas_that_are_not_there",
+    ),
+    pytest.param(
+        [("format: json", "format: json\n    schemas: somewhere")],
+        (
+            "6:5: error[E025] sources.api-events.schemas: schemas are for the format registry; the format json needs "
+            "none"
+        ),
+        id="schemas_that_nobody_needs",
     ),
     pytest.param(
         [("format: json", "format: jsno")],

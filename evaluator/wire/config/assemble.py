@@ -87,6 +87,7 @@ def _source_config(name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig,
         idle_after=entry.idle_after,
         max_future=entry.max_future,
         start=entry.start,
+        schemas=entry.schemas,
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evaluator.core.condition import LATENCIES, RATIOS, Kind
-from evaluator.wire import formats
+from evaluator.wire import formats, schemas
 from evaluator.wire.config.assemble import fields_of, group_of
-from evaluator.wire.config.diagnose import FORMATS_PLANNED
 from evaluator.wire.config.duration import format_duration
-from evaluator.wire.config.finding import Code, Finding, guidance, listed, shown
+from evaluator.wire.config.finding import Code, Finding, Refused, guidance, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,9 +92,26 @@ def _reading(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Find
     if source.preset is not None and source.format != "json":
         message = f"presets are dialects of the format json; the format {source.format} has fields of its own"
         yield _key(entries, Code.KEYS_EXCLUDE, (*path, "preset"), message)
+    yield from _schemas(entries, path, source, is_installed=format_.is_installed)
     if "batch" in source.model_fields_set and format_.batch is not None:
         message = f"the format {source.format} says by itself how many events a record holds; leave batch out"
         yield _key(entries, Code.KEYS_EXCLUDE, (*path, "batch"), message)
+
+
+def _schemas(entries: Entries, path: Path, source: SourceEntry, *, is_installed: bool) -> Iterator[Finding]:
+    """Schemas that are missing, that nobody needs, or that cannot be used."""
+    if source.format != "registry":
+        if source.schemas is not None:
+            message = f"schemas are for the format registry; the format {source.format} needs none"
+            yield _key(entries, Code.KEYS_EXCLUDE, (*path, "schemas"), message)
+    elif source.schemas is None:
+        message = 'missing key "schemas": the folder of the schemas by id, for example schemas: /etc/evaluator/schemas'
+        yield _key(entries, Code.MISSING_KEY, path, message)
+    elif is_installed:
+        try:
+            schemas.load(source.schemas)
+        except Refused as bad:
+            yield _value(entries, bad.code, (*path, "schemas"), str(bad))
 
 
 def _not_installed(format_: Format) -> str:
@@ -106,9 +122,6 @@ def _not_installed(format_: Format) -> str:
 
 def _format(entries: Entries, path: Path, name: str) -> Finding:
     known = sorted(formats.known())
-    if name in FORMATS_PLANNED:
-        message = f"the format {name} is not supported yet; known formats: {listed(known)}"
-        return _value(entries, Code.NOT_SUPPORTED, path, message)
     near = guidance(name, known, "formats")
     return _value(entries, Code.BAD_VALUE, path, f"unknown format {shown(name)}{near}")
 

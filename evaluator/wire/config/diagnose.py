@@ -59,13 +59,6 @@ NOT_SUPPORTED: dict[type[Entry], frozenset[str]] = {
 }
 """Keys of the rules that this version knows and does not act on."""
 
-FORMATS_PLANNED = frozenset(
-    {
-        "registry",
-    }
-)
-"""Formats that a rules file may name one day; which ones there are today, `wire/formats` knows."""
-
 _EXAMPLES = {
     "version": "version: 1",
     "topic": "topic: easymo.events",

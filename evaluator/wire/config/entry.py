@@ -141,6 +141,8 @@ class SourceEntry(Entry):
     """How many events a record holds, for formats that do not say it themselves."""
     max_record_bytes: Size = _default("4MiB")
     """Larger records are rejected."""
+    schemas: Text | None = None
+    """The folder of the schemas that its records name by id; for the format registry."""
     tail_sampled: bool = False
     """Whether the producer keeps only interesting traces: then ratios and quantiles of them say nothing."""
 

@@ -102,3 +102,4 @@ class SourceConfig:
     idle_after: DurationUs = SECONDS_30
     max_future: DurationUs = SECONDS_30
     start: Start = "earliest"
+    schemas: str | None = None

@@ -109,9 +109,7 @@ class JsonReader:
         return payload if isinstance(payload, Fault) else self._row(payload)
 
     def _row(self, payload: object) -> Row | Fault:
-        if not isinstance(payload, dict):
-            return Fault(Reason.WRONG_SHAPE, f"expected an object, found {kind_of(payload)}")
-        return tuple([lookup(payload, parts) for parts in self._parts])
+        return row_of(payload, self._parts)
 
     def _array(self, value: bytes) -> Sequence[Row | Fault]:
         if self._typed is not None and (events := _split(value)) is not None:
@@ -137,6 +135,13 @@ class JsonReader:
         if len(lines) > 1 and any(isinstance(parse(line), dict) for line in lines):
             return self._lines(value)
         return whole
+
+
+def row_of(payload: object, paths: Sequence[Sequence[str]]) -> Row | Fault:
+    """The values at paths, which are split at their dots, of a JSON value."""
+    if not isinstance(payload, dict):
+        return Fault(Reason.WRONG_SHAPE, f"expected an object, found {kind_of(payload)}")
+    return tuple([lookup(payload, parts) for parts in paths])
 
 
 def _mended(columns: list[list[object]], count: int, misfits: Mapping[int, Row | Fault]) -> Read:

@@ -1,0 +1,48 @@
+"""The format `registry`: Confluent's wire format, a schema id and what is of that schema; its object is read as `json`.
+
+byte 0    zero
+1 to 4    the schema id, the highest byte first
+5 ...     Avro, Protobuf (behind the numbers of its message in the file) or JSON
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evaluator.wire import schemas
+from evaluator.wire.formats import Format, Read, Reader, Row, read_each
+from evaluator.wire.formats.json import row_of
+from evaluator.wire.rejection import Fault, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evaluator.wire.config.model import SourceConfig
+    from evaluator.wire.records import Records
+
+_MAGIC = 0
+_HEADER = 5
+
+
+def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
+    known = schemas.load(source.schemas or "")
+    parts = [tuple(path.split(".")) for path in paths]
+
+    def event(value: bytes) -> Sequence[Row | Fault]:
+        if len(value) < _HEADER or value[0] != _MAGIC:
+            return [Fault(Reason.WRONG_SHAPE, "it does not begin with a zero and the id of a schema")]
+        schema = int.from_bytes(value[1:_HEADER], "big")
+        decode = known.get(schema)
+        if decode is None:
+            return [Fault(Reason.UNSUPPORTED, f"there is no schema {schema} in {source.schemas}")]
+        payload = decode(value[_HEADER:])
+        row = payload if isinstance(payload, Fault) else row_of(payload, parts)
+        return [row if isinstance(row, Fault) else tuple(map(schemas.plain, row))]
+
+    def read(values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG001  # a Reader
+        return read_each(values, len(paths), event)
+
+    return read
+
+
+FORMATS = (Format("registry", _reader, batch="one", extra=schemas.EXTRA, needs=schemas.NEEDS),)

@@ -1,0 +1,183 @@
+"""Confluent's wire format: the schema by its id, the payload by the schema, the object as json."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import fastavro
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message_factory import GetMessageClass
+from support.decoded import NOON, SCHEMAS, Event, Seen, bare, record, seen
+
+from evaluator.wire import schemas
+from evaluator.wire.config.finding import Refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = {
+    **bare("registry"),
+    "fields": {"time": "time", "latency": "took.ms", "latency_unit": "ms", "failed": {"status": ">= 500"}},
+}
+MICROSECONDS = {"latency": "duration_us", "latency_unit": "us"}
+AVRO = fastavro.schema.load_schema(SCHEMAS / "1.avsc")
+REQUEST = {
+    "time": NOON, "route": "/pay", "status": 200, "took": {"ms": 12.5}, "queued": None, "outcome": "OK",
+    "id": b"\1\2\3\4", "tags": {"region": "eu"}, "retries": [1.5, float("inf")], "raw": b"\xff",
+}  # fmt: skip
+EVENT = Event(latency=12_500)
+
+
+def framed(schema: int, payload: bytes) -> bytes:
+    return b"\0" + schema.to_bytes(4, "big") + payload
+
+
+def avro(**changes: Any) -> bytes:
+    """A request of schema 1."""
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, AVRO, {**REQUEST, **changes})
+    return framed(1, stream.getvalue())
+
+
+def protobuf(index: bytes = b"\2\2", name: str = "shop.Request", **fields: Any) -> bytes:
+    """A request of schema 2, whose file has it as its second message."""
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString((SCHEMAS / "2.desc").read_bytes()).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    message = GetMessageClass(pool.FindMessageTypeByName(name))()
+    return framed(2, index + ParseDict(fields, message).SerializeToString())
+
+
+def test_avro_is_read_by_its_schema() -> None:
+    paths = ["route", "outcome", "tags.region", "id", "raw", "retries", "queued.ms"]
+    assert seen(SOURCE, record(0, avro()), record(1, avro(status=503, queued={"ms": 1.0})), group_by=paths) == Seen([
+        replace(EVENT, group=("/pay", "OK", "eu", "AQIDBA==", "/w==", '[1.5,"Infinity"]', "")),
+        replace(EVENT, outcome="failed", group=("/pay", "OK", "eu", "AQIDBA==", "/w==", '[1.5,"Infinity"]', "1")),
+    ])  # fmt: skip
+
+
+def test_a_duration_that_is_no_number_costs_the_latency() -> None:
+    assert seen(SOURCE, record(0, avro(took={"ms": float("nan")}))) == Seen([Event()], bad_latencies=1)
+
+
+def test_protobuf_is_read_by_its_schema_with_the_names_of_the_schema() -> None:
+    source = {**SOURCE, "fields": {**SOURCE["fields"], **MICROSECONDS, "failed": {"ok": False}}}
+    made = protobuf(
+        time="2026-01-28T12:00:00Z", route="/pay", duration_us="12500", ok=True, outcome="OUTCOME_ERROR", raw="/w==",
+        share=0.5,
+    )  # fmt: skip
+    found = seen(source, record(0, made), record(1, protobuf(time="2026-01-28T12:00:00Z")),
+                 group_by=["route", "outcome", "raw", "share"])  # fmt: skip
+    assert found == Seen([
+        replace(EVENT, group=("/pay", "OUTCOME_ERROR", "/w==", "0.5")),
+        Event(outcome="failed", latency=0, group=("", "OUTCOME_OK", "", "0")),  # what is not written has its default
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("index", "status"), [(b"\2\2", "5"), (b"\4\0\0", "6"), (b"\0", ""), (b"\2\0", "")],
+)  # fmt: skip
+def test_the_message_is_the_one_that_the_payload_names(index: bytes, status: str) -> None:
+    """The first message of the file has no fields, its first inner one a status."""
+    inner = index == b"\4\0\0"
+    made = protobuf(index, "shop.Other.Inner", status=6) if inner else protobuf(index, status=5)
+    source = {**bare("registry"), "fields": {"time": "record.timestamp"}}
+    (event,) = seen(source, record(0, made), group_by=["status"]).events
+    assert event.group == (status,)
+
+
+@pytest.mark.parametrize("index", [b"", b"\2", b"\2\x09", b"\1", b"\2\1", b"\4\2\0", b"\4\2", b"\x7e\0", b"\xff" * 10])
+def test_a_message_that_is_not_there_rejects_the_record(index: bytes) -> None:
+    assert seen(SOURCE, record(0, framed(2, index))) == Seen([], [(0, 0, "wrong_shape")])
+
+
+def test_json_is_json() -> None:
+    made = json.dumps({"time": NOON, "took": {"ms": "12.5"}, "status": 500}).encode()
+    assert seen(SOURCE, record(0, framed(3, made))) == Seen([replace(EVENT, outcome="failed")])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "wrong_shape"),
+        (b"\0\0\0\0", "wrong_shape"),
+        (b"\1" + avro()[1:], "wrong_shape"),
+        (b'{"time":1}', "wrong_shape"),
+        (framed(9, b"{}"), "unsupported"),
+        (framed(2**32 - 1, b""), "unsupported"),
+        (framed(1, b""), "wrong_shape"),
+        (avro()[:-1], "wrong_shape"),
+        (avro() + b"\0", "wrong_shape"),
+        (framed(1, b"\0\2\x04\xff\xff"), "wrong_shape"),
+        (framed(1, b"\0\x7e"), "wrong_shape"),
+        (framed(1, b"\0\2" + b"\xff" * 9 + b"\x7f"), "wrong_shape"),
+        (framed(2, b"\2\2\xff"), "wrong_shape"),
+        (framed(2, b"\2\2\x12\1\xff"), "wrong_shape"),
+        (framed(3, b""), "not_json"),
+        (framed(3, b"[]"), "wrong_shape"),
+    ],
+)
+def test_what_is_not_of_its_schema_is_rejected_and_its_neighbours_are_not(value: bytes, reason: str) -> None:
+    assert seen(SOURCE, record(0, avro()), record(1, value), record(2, avro())) == Seen([EVENT] * 2, [(1, 0, reason)])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("1.avsc", b"{", "is no schema that can be used"),
+        ("1.avsc", b'{"type": "record"}', "is no schema that can be used"),
+        ("1.avsc", b'"unheard_of"', "is no schema that can be used"),
+        ("1.avsc", b"[1]", "is no schema that can be used"),
+        (
+            "1.avsc",
+            b'{"type": "record", "name": "N", "fields": [{"name": "next", "type": ["null", "N"]}]}',
+            "N contains itself, so that a record could be nested without end",
+        ),
+        (
+            "1.avsc",
+            b'{"type": "record", "name": "a.N", "fields": [{"name": "x", "type": {"type": "map", "values": "N"}}]}',
+            "a.N contains itself",
+        ),
+        (
+            "1.avsc",
+            b'{"type": "array", "items": {"type": "record", "name": "E", "fields": [{"name": "x", "type": "null"}]}}',
+            "it has a list of items that take no bytes",
+        ),
+        ("2.desc", b"\xff", "is no schema that can be used"),
+        ("2.desc", b"", "is no schema that can be used"),
+        ("3.json", b"{", "is no schema that can be used"),
+        ("order.avsc", b'"int"', "is not named after a schema id of its own, as in 42.avsc"),
+        ("01.json", b"{}", ""),
+        ("readme.md", b"", "holds no schemas"),
+    ],
+)
+def test_a_folder_of_schemas_is_checked_before_anything_is_read(
+    name: str, content: bytes, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    if not why:
+        assert list(schemas.load(str(tmp_path))) == [1]
+        return
+    with pytest.raises(Refused) as caught:
+        schemas.load(str(tmp_path))
+    assert why in str(caught.value)
+
+
+def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
+    for name in ("1.avsc", "1.json"):
+        (tmp_path / name).write_text('"int"')
+    with pytest.raises(Refused, match="is not named after a schema id of its own"):
+        schemas.load(str(tmp_path))
+
+
+def test_a_descriptor_without_what_it_imports_is_refused(tmp_path: Path) -> None:
+    files = FileDescriptorSet.FromString((SCHEMAS / "2.desc").read_bytes()).file
+    (tmp_path / "1.desc").write_bytes(FileDescriptorSet(file=files[1:]).SerializeToString())
+    with pytest.raises(Refused, match="is no schema that can be used"):
+        schemas.load(str(tmp_path))
