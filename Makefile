@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kafka lint format bench bench-restore bench-scale bench-behind simulate simulate-bugs chaos mutants lock clean
+.PHONY: demo test kafka lint format bench bench-restore bench-scale bench-behind simulate simulate-bugs chaos fuzz mutants lock clean
 
 demo: $(READY)
 	$(BIN)/evaluator demo
@@ -54,6 +54,11 @@ bench-scale: $(READY)
 # What it costs in memory that one of eight partitions is a day behind the others.
 bench-behind: $(READY)
 	$(BIN)/python benchmarks/behind.py
+
+# Bytes near to real ones: make fuzz FORMAT=otlp SECONDS=600
+SECONDS ?= 600
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/run.py $(FORMAT) --seconds $(SECONDS) --inputs 1000000000
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py

@@ -138,7 +138,8 @@ def identity(payload: Mapping[str, Any], settings: Mapping[str, Any]) -> str | N
     """The text of the event's id, if it has one."""
     path = settings.get("fields", {}).get("id")
     text = label_value(lookup(Record(None), payload, path)) if path else ""
-    return text.encode()[:MAX_TEXT].decode(errors="ignore") or None
+    masked = text.startswith("xxxxxxxx-xxxx-")
+    return None if masked else text.encode()[:MAX_TEXT].decode(errors="ignore") or None
 
 
 def event_time(fields: Mapping[str, Any], record: Record, look: Any) -> int:

@@ -15,7 +15,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message_factory import GetMessageClass
 from support.decoded import NOON, SCHEMAS, Event, Seen, bare, record, seen
 
-from evaluator.wire import schemas
+from evaluator.wire import schema_files
 from evaluator.wire.config.finding import Refused
 
 if TYPE_CHECKING:
@@ -162,10 +162,10 @@ def test_a_folder_of_schemas_is_checked_before_anything_is_read(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     if not why:
-        assert list(schemas.load(str(tmp_path))) == [1]
+        assert list(schema_files.load(str(tmp_path))) == [1]
         return
     with pytest.raises(Refused) as caught:
-        schemas.load(str(tmp_path))
+        schema_files.load(str(tmp_path))
     assert why in str(caught.value)
 
 
@@ -173,11 +173,11 @@ def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
     for name in ("1.avsc", "1.json"):
         (tmp_path / name).write_text('"int"')
     with pytest.raises(Refused, match="is not named after a schema id of its own"):
-        schemas.load(str(tmp_path))
+        schema_files.load(str(tmp_path))
 
 
 def test_a_descriptor_without_what_it_imports_is_refused(tmp_path: Path) -> None:
     files = FileDescriptorSet.FromString((SCHEMAS / "2.desc").read_bytes()).file
     (tmp_path / "1.desc").write_bytes(FileDescriptorSet(file=files[1:]).SerializeToString())
     with pytest.raises(Refused, match="is no schema that can be used"):
-        schemas.load(str(tmp_path))
+        schema_files.load(str(tmp_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evaluator.core.condition import LATENCIES, RATIOS, Kind
-from evaluator.wire import formats, schemas
+from evaluator.wire import formats, schema_files
 from evaluator.wire.config.assemble import fields_of, group_of
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.finding import Code, Finding, Refused, guidance, shown
@@ -109,7 +109,7 @@ def _schemas(entries: Entries, path: Path, source: SourceEntry, *, is_installed:
         yield _key(entries, Code.MISSING_KEY, path, message)
     elif is_installed:
         try:
-            schemas.load(source.schemas)
+            schema_files.load(source.schemas)
         except Refused as bad:
             yield _value(entries, bad.code, (*path, "schemas"), str(bad))
 

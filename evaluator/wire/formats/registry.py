@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluator.wire import schemas
+from evaluator.wire import schema_files
 from evaluator.wire.formats import Format, Read, Reader, Row, read_each
 from evaluator.wire.formats.json import row_of
 from evaluator.wire.rejection import Fault, Reason
@@ -25,7 +25,7 @@ _HEADER = 5
 
 
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
-    known = schemas.load(source.schemas or "")
+    known = schema_files.load(source.schemas or "")
     parts = [tuple(path.split(".")) for path in paths]
 
     def event(value: bytes) -> Sequence[Row | Fault]:
@@ -37,7 +37,7 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
             return [Fault(Reason.UNSUPPORTED, f"there is no schema {schema} in {source.schemas}")]
         payload = decode(value[_HEADER:])
         row = payload if isinstance(payload, Fault) else row_of(payload, parts)
-        return [row if isinstance(row, Fault) else tuple(map(schemas.plain, row))]
+        return [row if isinstance(row, Fault) else tuple(map(schema_files.plain, row))]
 
     def read(values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG001  # a Reader
         return read_each(values, len(paths), event)
@@ -45,4 +45,4 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
     return read
 
 
-FORMATS = (Format("registry", _reader, batch="one", extra=schemas.EXTRA, needs=schemas.NEEDS),)
+FORMATS = (Format("registry", _reader, batch="one", extra=schema_files.EXTRA, needs=schema_files.NEEDS),)
