@@ -63,6 +63,16 @@ class StateGap(StateRefused):
         )
 
 
+class SchemasUnavailable(EvaluatorError):
+    """A schema registry cannot be asked for a schema that a record needs. Nothing of the record was decided."""
+
+    exit_code = 4
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url, self.why = url, why
+        super().__init__(f"cannot read {url}: {why}; check the registry, its address and its password")
+
+
 class Superseded(EvaluatorError):
     """A newer revision of the rules has been here. A task that meets it rests; the process goes on."""
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from evaluator.errors import EvaluatorError, Superseded
+from evaluator.errors import EvaluatorError, SchemasUnavailable, Superseded
 from evaluator.runtime.assignment import Assignment
 from evaluator.runtime.background import Background, finished_within
 from evaluator.runtime.holds import Holds
@@ -226,6 +226,9 @@ class Crew:
                     task.apply(fetched)
                 except Superseded as error:
                     self._rest(task, error)
+                except SchemasUnavailable as error:
+                    # Nothing of the fetch was counted yet: the next take-over reads it again.
+                    self._set_back(task, error)
         return count
 
     def hold(self, partition: Partition, reason: str) -> None:

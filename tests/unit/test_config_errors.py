@@ -475,8 +475,8 @@ MISTAKES = [
     pytest.param(
         [("format: json", "format: registry")],
         (
-            '3:3: error[E011] sources.api-events: missing key "schemas": the folder of the schemas by id, for example '
-            "schemas: /etc/evaluator/schemas"
+            '3:3: error[E011] sources.api-events: missing key "schemas": a folder or {url: ...}, for example schemas: '
+            "/etc/evaluator/schemas"
         ),
         id="a_registry_without_schemas",
     ),
@@ -484,6 +484,24 @@ MISTAKES = [
         [("format: json", "format: registry\n    schemas: nowhere")],
         ("6:14: error[E014] sources.api-events.schemas: cannot read the folder nowhere: no such file or directory"),
         id="schemas_that_are_not_there",
+    ),
+    pytest.param(
+        [("format: json", "format: registry\n    schemas: {url: 'https://user:secret@registry'}")],
+        (
+            "6:20: error[E014] sources.api-events.schemas.url: expected an address such as https://registry:8081; a "
+            "name and a password have keys of their own"
+        ),
+        id="a_password_in_an_address",
+    ),
+    pytest.param(
+        [("format: json", "format: registry\n    schemas: {url: 'https://registry', username: reader}")],
+        ("6:5: error[E030] sources.api-events.schemas: username and password_file go together; write both, or none"),
+        id="a_name_without_a_password",
+    ),
+    pytest.param(
+        [("format: json", "format: registry\n    schemas: {username: reader}")],
+        ('6:5: error[E011] sources.api-events.schemas: missing key "url", for example url: http://registry:8081'),
+        id="a_registry_without_an_address",
     ),
     pytest.param(
         [("format: json", "format: json\n    schemas: somewhere")],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unit.test_task import IN, Numbers
 
+from evaluator.errors import SchemasUnavailable
 from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.crew import Crew
 from evaluator.runtime.log.memory import MemoryLog
@@ -80,3 +81,33 @@ def test_reading_waits_for_the_commit_under_way_when_the_next_outbox_is_full() -
     offsets = run_virtual(main())
     assert offsets[:7] == [1, 2, 3, 4, 5, 6, 6]
     assert offsets[-2:] == [6, 20]
+
+
+UNAVAILABLE = ("http://registry:8081/schemas/ids/1", "refused")
+
+
+class Unreadable(Filling):
+    """Numbers whose schema cannot be had at the first two tries."""
+
+    tries = 0
+
+    def apply(self, fetched: Fetched) -> None:
+        if fetched.records:
+            self.tries += 1
+        if 0 < self.tries <= 2:
+            raise SchemasUnavailable(*UNAVAILABLE)
+        super().apply(fetched)
+
+
+def test_records_whose_schema_cannot_be_had_are_read_again_until_it_can() -> None:
+    async def main() -> tuple[int, int]:
+        stage = Unreadable()
+        crew, log = await crew_of(stage, [])
+        await log.append([Outgoing("in", None, b"%d" % number, 0) for number in range(3)])
+        for _ in range(40):
+            await turn(crew, 1)
+        return stage.tries, stage.next_offset
+
+    tries, offset = run_virtual(main())
+    assert tries > 2
+    assert offset == 3

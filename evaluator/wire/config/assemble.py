@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from evaluator.core.rule import GroupField, Policy, Rule, RuleSet, Slo, Source, Surface
 from evaluator.wire import formats
 from evaluator.wire.config.definition import definition_of, hash_of
-from evaluator.wire.config.entry import RulesEntry, SpanEntry
+from evaluator.wire.config.entry import RegistryEntry, RulesEntry, SpanEntry
 from evaluator.wire.config.matcher import Matcher
-from evaluator.wire.config.model import FieldsConfig, LatencySpan, SourceConfig, SurfaceConfig
+from evaluator.wire.config.model import FieldsConfig, LatencySpan, RegistryConfig, SourceConfig, SurfaceConfig
 from evaluator.wire.preset import PRESETS
 
 if TYPE_CHECKING:
@@ -87,8 +87,14 @@ def _source_config(name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig,
         idle_after=entry.idle_after,
         max_future=entry.max_future,
         start=entry.start,
-        schemas=entry.schemas,
+        schemas=_schemas(entry.schemas),
     )
+
+
+def _schemas(entry: str | RegistryEntry | None) -> str | RegistryConfig | None:
+    if not isinstance(entry, RegistryEntry):
+        return entry
+    return RegistryConfig(entry.url, entry.username, entry.password_file)
 
 
 def _defaults(entry: SourceEntry) -> SourceDefaults:

@@ -8,6 +8,7 @@ from evaluator.core.condition import LATENCIES, RATIOS, Kind
 from evaluator.wire import formats, schema_files
 from evaluator.wire.config.assemble import fields_of, group_of
 from evaluator.wire.config.duration import format_duration
+from evaluator.wire.config.entry import RegistryEntry
 from evaluator.wire.config.finding import Code, Finding, Refused, guidance, shown
 
 if TYPE_CHECKING:
@@ -105,8 +106,12 @@ def _schemas(entries: Entries, path: Path, source: SourceEntry, *, is_installed:
             message = f"schemas are for the format registry; the format {source.format} needs none"
             yield _key(entries, Code.KEYS_EXCLUDE, (*path, "schemas"), message)
     elif source.schemas is None:
-        message = 'missing key "schemas": the folder of the schemas by id, for example schemas: /etc/evaluator/schemas'
+        message = 'missing key "schemas": a folder or {url: ...}, for example schemas: /etc/evaluator/schemas'
         yield _key(entries, Code.MISSING_KEY, path, message)
+    elif isinstance(source.schemas, RegistryEntry):
+        if (source.schemas.username is None) != (source.schemas.password_file is None):
+            message = "username and password_file go together; write both, or none"
+            yield _key(entries, Code.KEY_NEEDS_KEY, (*path, "schemas"), message)
     elif is_installed:
         try:
             schema_files.load(source.schemas)

@@ -15,6 +15,7 @@ from evaluator.wire.config.entry import (
     Entry,
     FieldsEntry,
     GroupEntry,
+    RegistryEntry,
     RulesEntry,
     SloEntry,
     SourceEntry,
@@ -75,6 +76,7 @@ _EXAMPLES = {
     "as": "as: region",
     "from": 'from: "header:x-produced-at"',
     "to": "to: record.timestamp",
+    "url": "url: http://registry:8081",
 }
 
 _KINDS = {
@@ -195,6 +197,13 @@ def _is_unsupported_key(path: Path, kind: str) -> bool:
     return entry is not None and path[-1] in NOT_SUPPORTED.get(entry, frozenset())
 
 
+_IN_SOURCE: dict[Path, type[Entry]] = {
+    ("fields",): FieldsEntry,
+    ("fields", "latency"): SpanEntry,
+    ("schemas",): RegistryEntry,
+}
+
+
 def entry_at(path: Path) -> type[Entry] | None:
     """The kind of entry that stands at a path, None where none does."""
     match path:
@@ -202,10 +211,8 @@ def entry_at(path: Path) -> type[Entry] | None:
             return RulesEntry
         case (str() as section, _):
             return SECTIONS.get(section)
-        case ("sources", _, "fields"):
-            return FieldsEntry
-        case ("sources", _, "fields", "latency"):
-            return SpanEntry
+        case ("sources", _, *rest):
+            return _IN_SOURCE.get(tuple(rest))
         case ("surfaces", _, "group_by", int()):
             return GroupEntry
     return None

@@ -31,6 +31,7 @@ from evaluator.wire.config.scalar import (
     SourceName,
     Text,
     Topic,
+    Url,
     Version,
     When,
     Window,
@@ -114,6 +115,17 @@ class FieldsEntry(Entry):
     """What the event was made for: main, a pull request."""
 
 
+class RegistryEntry(Entry):
+    """A schema registry over HTTP."""
+
+    url: Url
+    """Where it answers: http://registry:8081."""
+    username: Text | None = None
+    """Who asks, where it wants to know."""
+    password_file: Text | None = None
+    """The file that holds the password, and nothing else."""
+
+
 class SourceEntry(Entry):
     """A topic and how its records become events."""
 
@@ -141,8 +153,14 @@ class SourceEntry(Entry):
     """How many events a record holds, for formats that do not say it themselves."""
     max_record_bytes: Size = _default("4MiB")
     """Larger records are rejected."""
-    schemas: Text | None = None
-    """The folder of the schemas that its records name by id; for the format registry."""
+    schemas: (
+        Annotated[
+            Annotated[Text, Tag("<folder>")] | Annotated[RegistryEntry, Tag("<registry>")],
+            _shape("<registry>", "<folder>", dict),
+        ]
+        | None
+    ) = None
+    """Where the schemas are that its records name by id: a folder, or a registry. For the format registry."""
     tail_sampled: bool = False
     """Whether the producer keeps only interesting traces: then ratios and quantiles of them say nothing."""
 

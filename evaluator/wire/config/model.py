@@ -82,11 +82,21 @@ class SurfaceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """A schema registry over HTTP; the password is in a file."""
+
+    url: str
+    username: str | None = None
+    password_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SourceConfig:
     """A topic and how its records become events.
 
     `surfaces` are in config order: an event belongs to the first whose `match` holds. Events that fail
-    `where` are skipped. `start` counts only when a source is read for the first time.
+    `where` are skipped. `start` counts only when a source is read for the first time. `schemas` is a folder of them
+    or a registry.
     """
 
     name: str
@@ -102,4 +112,4 @@ class SourceConfig:
     idle_after: DurationUs = SECONDS_30
     max_future: DurationUs = SECONDS_30
     start: Start = "earliest"
-    schemas: str | None = None
+    schemas: str | RegistryConfig | None = None

@@ -92,6 +92,14 @@ def _field(written: object) -> str:
     return written
 
 
+def _url(written: object) -> str:
+    """Not shown where it is wrong: it may hold a password."""
+    if not isinstance(written, str) or re.fullmatch(URL_PATTERN, written) is None:
+        message = "expected an address such as https://registry:8081; a name and a password have keys of their own"
+        raise Refused(Code.BAD_VALUE, message)
+    return written
+
+
 def _whole_seconds(written: object) -> DurationUs:
     duration = parse_duration(written)
     if duration < SECOND or duration % SECOND:
@@ -158,6 +166,7 @@ def _version(written: object) -> int:
 NAME_PATTERN = "[A-Za-z0-9_.-]+"
 SOURCE_PATTERN = "[a-z0-9-]+"
 TOPIC_PATTERN = r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}"
+URL_PATTERN = "https?://[^\\s/@][^\\s@]*"
 LABEL_PATTERN = "[a-zA-Z_][a-zA-Z0-9_]*"
 
 _TEXT = {"type": "string", "minLength": 1}
@@ -179,6 +188,10 @@ SourceName = Annotated[
 ]
 Topic = Annotated[
     str, Written(_matching(TOPIC_PATTERN, "a topic; Kafka allows letters, digits, . _ -"), _whole(TOPIC_PATTERN))
+]
+Url = Annotated[
+    str,
+    Written(_url, _whole(URL_PATTERN)),
 ]
 LabelName = Annotated[
     str,

@@ -1,0 +1,193 @@
+"""A schema registry over HTTP: each schema is asked for once, and a registry that is away is no fault of the record."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
+from support.decoded import NOON, SCHEMAS, Event, Seen, record, seen
+from unit.test_format_registry import avro, framed, protobuf
+
+from evaluator.errors import SchemasUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Answers = dict[str, Any]
+EVENT = Event(latency=12_500)
+
+
+class Registry(ThreadingHTTPServer):
+    """Answers by path, and keeps a journal of what it was asked; a path that is not there is unknown."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: Answers = {}
+        self.journal: list[str] = []
+        self.password: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Registry
+
+    def do_GET(self) -> None:
+        self.server.journal.append(self.path)
+        answer = self.server.answers.get(self.path)
+        expected = self.server.password
+        given = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
+        status = 401 if expected is not None and given != expected else 404 if answer is None else 200
+        if isinstance(answer, int):
+            status = answer
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the journal is enough."""
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    server = Registry()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def source(registry: Registry, **more: Any) -> dict[str, Any]:
+    fields = {"time": "time", "latency": "took.ms", "latency_unit": "ms", "failed": {"status": ">= 500"}}
+    return {"format": "registry", "schemas": {"url": registry.url, **more}, "fields": fields}
+
+
+AVRO = {"schema": (SCHEMAS / "1.avsc").read_text()}
+
+
+def test_a_schema_is_asked_for_once_and_so_is_one_that_is_not_there(registry: Registry) -> None:
+    registry.answers["/schemas/ids/1"] = AVRO
+    values = [avro(), framed(9, b""), avro(), framed(9, b""), avro()]
+    found = seen(source(registry), *(record(n, value) for n, value in enumerate(values)))
+    assert found == Seen([EVENT] * 3, [(1, 0, "unsupported"), (3, 0, "unsupported")])
+    assert registry.journal == ["/schemas/ids/1", "/schemas/ids/9"]
+
+
+def test_a_schema_of_avro_may_refer_to_others(registry: Registry) -> None:
+    took = {"type": "record", "name": "Took", "namespace": "shop", "fields": [{"name": "ms", "type": "double"}]}
+    types = {"time": "long", "took": "shop.Took", "status": "int"}
+    fields = [{"name": name, "type": kind} for name, kind in types.items()]
+    request = {"type": "record", "name": "Request", "namespace": "shop", "fields": fields}
+    reference = {"name": "shop.Took", "subject": "shop/took", "version": 3}
+    registry.answers["/schemas/ids/7"] = {"schema": json.dumps(request), "references": [reference, reference]}
+    registry.answers["/subjects/shop%2Ftook/versions/3"] = {"schema": json.dumps(took)}
+    payload = zigzag(NOON) + b"\0\0\0\0\0\0\x29\x40" + b"\x90\x03"
+    assert seen(source(registry), record(0, framed(7, payload))) == Seen([EVENT])
+    assert registry.journal == ["/schemas/ids/7", "/subjects/shop%2Ftook/versions/3"]
+
+
+def zigzag(number: int) -> bytes:
+    number, out = number << 1, b""
+    while number > 0x7F:
+        number, out = number >> 7, out + bytes([number & 0x7F | 0x80])
+    return out + bytes([number])
+
+
+def test_protobuf_comes_as_a_descriptor_with_what_it_imports(registry: Registry) -> None:
+    ours = FileDescriptorSet.FromString((SCHEMAS / "2.desc").read_bytes()).file[-1]
+    ours.name = ""
+    registry.answers["/schemas/ids/2"] = {"schema": 'syntax = "proto3"; ...', "schemaType": "PROTOBUF"}
+    registry.answers["/schemas/ids/2?format=serialized"] = {"schema": encoded(ours), "schemaType": "PROTOBUF"}
+    made = protobuf(time="2026-01-28T12:00:00Z", duration_us="12500", status=500)
+    fields = {"time": "time", "latency": "duration_us", "latency_unit": "us", "failed": {"status": ">= 500"}}
+    found = seen({**source(registry), "fields": fields}, record(0, made), record(1, made))
+    assert found == Seen([Event(outcome="failed", latency=12_500)] * 2)
+    assert len(registry.journal) == 2
+
+
+def encoded(file: FileDescriptorProto) -> str:
+    return base64.b64encode(file.SerializeToString()).decode()
+
+
+def test_protobuf_may_refer_to_other_files(registry: Registry) -> None:
+    kinds = FieldDescriptorProto
+    other = FileDescriptorProto(package="shop", syntax="proto3")
+    other.message_type.add(name="Took").field.add(
+        name="ms", number=1, label=kinds.LABEL_OPTIONAL, type=kinds.TYPE_DOUBLE
+    )
+    main = FileDescriptorProto(package="shop", syntax="proto3", dependency=["shop/took.proto"])
+    message = main.message_type.add(name="Request")
+    took = message.field.add(name="took", number=1, label=kinds.LABEL_OPTIONAL, type=kinds.TYPE_MESSAGE)
+    took.type_name = ".shop.Took"
+    reference = {"name": "shop/took.proto", "subject": "took", "version": 1}
+    answer = {"schema": encoded(main), "schemaType": "PROTOBUF", "references": [reference]}
+    registry.answers |= {
+        "/schemas/ids/5": answer, "/schemas/ids/5?format=serialized": answer,
+        "/subjects/took/versions/1?format=serialized": {"schema": encoded(other)},
+    }  # fmt: skip
+    payload = b"\0" + b"\x0a\x09\x09\0\0\0\0\0\0\x29\x40"
+    fields = {"time": "record.timestamp", "latency": "took.ms", "latency_unit": "ms"}
+    found = seen({**source(registry), "fields": fields}, record(0, framed(5, payload)))
+    assert found == Seen([Event(outcome="unknown", latency=12_500)])
+
+
+def test_json_needs_no_schema_but_that_there_is_one(registry: Registry) -> None:
+    registry.answers["/schemas/ids/3"] = {"schema": "{}", "schemaType": "JSON"}
+    value = framed(3, json.dumps({"time": NOON, "took": {"ms": 12.5}, "status": 200}).encode())
+    assert seen(source(registry), record(0, value)) == Seen([EVENT])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"schema": "{"},
+        {"schema": '"unheard_of"'},
+        {"schema": '{"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null", "N"]}]}'},
+        {"schema": '"int"', "references": [{"name": "x", "subject": "gone", "version": 1}]},
+        {"schema": '"int"', "references": [{}]},
+        {"schema": "{}", "schemaType": "XML"},
+    ],
+)
+def test_a_schema_that_cannot_be_used_rejects_its_records_and_is_not_asked_for_again(
+    answer: Answers, registry: Registry
+) -> None:
+    registry.answers["/schemas/ids/4"] = answer
+    found = seen(source(registry), record(0, framed(4, b"")), record(1, framed(4, b"")))
+    assert found == Seen([], [(0, 0, "unsupported"), (1, 0, "unsupported")])
+    assert registry.journal.count("/schemas/ids/4") == 1
+
+
+@pytest.mark.parametrize("answer", [500, 503, 429, b"<html>", b"[]", b"{}", {"schema": 5}])
+def test_a_registry_that_does_not_answer_is_no_fault_of_the_record(answer: Any, registry: Registry) -> None:
+    registry.answers["/schemas/ids/1"] = answer
+    with pytest.raises(SchemasUnavailable, match="cannot read http://127"):
+        seen(source(registry), record(0, avro()))
+
+
+def test_a_registry_that_is_not_there_is_no_fault_of_the_record() -> None:
+    gone = {"format": "registry", "schemas": {"url": "http://127.0.0.1:1"}}
+    with pytest.raises(SchemasUnavailable, match="refused"):
+        seen(gone, record(0, avro()))
+
+
+def test_the_password_is_in_a_file(registry: Registry, tmp_path: Path) -> None:
+    registry.answers["/schemas/ids/1"] = AVRO
+    registry.password = "reader:s3cret"
+    file = tmp_path / "password"
+    file.write_text("s3cret\n")
+    found = seen(source(registry, username="reader", password_file=str(file)), record(0, avro()))
+    assert found == Seen([EVENT])
+    for wrong in (source(registry), source(registry, username="reader", password_file=str(tmp_path / "gone"))):
+        with pytest.raises(SchemasUnavailable) as caught:
+            seen(wrong, record(0, avro()))
+        assert "s3cret" not in str(caught.value)
