@@ -20,7 +20,7 @@ from evaluator.wire.config.model import FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format, Read, read_within
 from evaluator.wire.formats.json import JsonReader, kind_of, parse, unreadable_as_json
-from evaluator.wire.rejection import Fault, Reason
+from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
 
 if TYPE_CHECKING:
     from evaluator.wire.column import Column
@@ -51,11 +51,12 @@ class CloudEventsReader:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
+        self._wanted = frozenset({*_REQUIRED, *(path.removeprefix(_PREFIX) for path in paths)})
         self._data = JsonReader([path for path in paths if not path.startswith(_PREFIX)], "one")
 
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:
         """Read the events of the records, one each."""
-        events = [_event(value, record) for value, record in zip(values, records, strict=True)]
+        events = [_event(value, record, self._wanted) for value, record in zip(values, records, strict=True)]
         data = [event if isinstance(event, Fault) else event.data for event in events]
         read = read_within(self._data, data, records)
         of_data = iter(read.columns)
@@ -80,33 +81,36 @@ def _attribute_column(path: str, found: Sequence[tuple[_Event | Fault, int]]) ->
     return values
 
 
-def _event(value: bytes, record: Record) -> _Event | Fault:
+def _event(value: bytes, record: Record, wanted: frozenset[str]) -> _Event | Fault:
+    """The event of a record, with the attributes that are wanted and those that it has to have."""
     headers = {name.lower(): text.decode("utf-8", "replace") for name, text in record.headers if text is not None}
     kind = headers.get("content-type", "").lower().partition(";")[0].strip()
     if kind.startswith(_STRUCTURED):
         if kind.removeprefix(_STRUCTURED) not in _JSON:
-            return Fault(Reason.UNSUPPORTED, f"content-type {kind}: only single events as JSON are read")
-        return _structured(value)
+            return Fault(Reason.UNSUPPORTED, f"only single events as JSON are read, no {kind}"[:MAX_DETAIL])
+        return _structured(value, wanted)
     if all(f"{_HEADER}{name}" in headers for name in _REQUIRED):
         attributes = {name.removeprefix(_HEADER): text for name, text in headers.items() if name.startswith(_HEADER)}
         return _Event({"datacontenttype": headers.get("content-type"), **attributes}, value or NO_DATA)
-    return _structured(value)
+    return _structured(value, wanted)
 
 
+_MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SCALAR = msgspec.json.Decoder(str | int | float | bool | None)
 
 
-def _structured(value: bytes) -> _Event | Fault:
+def _structured(value: bytes, wanted: frozenset[str]) -> _Event | Fault:
     unreadable = unreadable_as_json(value)
     if unreadable is not None:
         return unreadable
     try:
         members = _MEMBERS.decode(value)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except _MISFIT:
         payload = parse(value)
         return payload if isinstance(payload, Fault) else _no_event(f"found {kind_of(payload)}")
     data, encoded = members.pop("data", None), members.pop("data_base64", None)
-    attributes = {name: _attribute(bytes(raw)) for name, raw in members.items()}
+    attributes = {name: _attribute(raw) for name, raw in members.items() if name in wanted}
     missing = next((name for name in _REQUIRED if attributes.get(name) is None), None)
     if missing is not None:
         return _no_event(f"{missing} is missing")
@@ -117,8 +121,11 @@ def _no_event(why: str) -> Fault:
     return Fault(Reason.WRONG_SHAPE, f"expected a CloudEvent: {why}")
 
 
-def _attribute(raw: bytes) -> object:
-    value = parse(raw)
+def _attribute(raw: msgspec.Raw) -> object:
+    try:
+        return _SCALAR.decode(raw)
+    except _MISFIT:
+        value = parse(bytes(raw))
     return None if isinstance(value, Fault) else lookup(value, ())
 
 

@@ -3,6 +3,8 @@
 byte 0    zero
 1 to 4    the schema id, the highest byte first
 5 ...     Avro, Protobuf (behind the numbers of its message in the file) or JSON
+
+Schemas come from a folder, or from a registry, which is asked when a record names one for the first time.
 """
 
 from __future__ import annotations
