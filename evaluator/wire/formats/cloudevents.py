@@ -20,7 +20,7 @@ from evaluator.wire.config.model import FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format, Read, read_within
 from evaluator.wire.formats.json import JsonReader, kind_of, parse, unreadable_as_json
-from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
+from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason, shown
 
 if TYPE_CHECKING:
     from evaluator.wire.column import Column
@@ -32,6 +32,8 @@ _IDENTITY = "ce.source+id"
 """An event is the same as another if both are; no attribute has a plus sign in its name."""
 
 _REQUIRED = ("id", "source", "specversion", "type")
+_VERSIONS = ("1.0", "0.3")
+"""0.3 differs in what we do not read."""
 _STRUCTURED = "application/cloudevents"
 _JSON = ("", "+json")
 
@@ -91,8 +93,16 @@ def _event(value: bytes, record: Record, wanted: frozenset[str]) -> _Event | Fau
         return _structured(value, wanted)
     if all(f"{_HEADER}{name}" in headers for name in _REQUIRED):
         attributes = {name.removeprefix(_HEADER): text for name, text in headers.items() if name.startswith(_HEADER)}
-        return _Event({"datacontenttype": headers.get("content-type"), **attributes}, value or NO_DATA)
+        attributes.setdefault("datacontenttype", headers.get("content-type", ""))
+        return _other_version(attributes) or _Event(attributes, value or NO_DATA)
     return _structured(value, wanted)
+
+
+def _other_version(attributes: Mapping[str, object]) -> Fault | None:
+    version = attributes["specversion"]
+    if version in _VERSIONS:
+        return None
+    return Fault(Reason.UNSUPPORTED, f"CloudEvents {shown(version)}; read are {' and '.join(_VERSIONS)}")
 
 
 _MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
@@ -114,7 +124,7 @@ def _structured(value: bytes, wanted: frozenset[str]) -> _Event | Fault:
     missing = next((name for name in _REQUIRED if attributes.get(name) is None), None)
     if missing is not None:
         return _no_event(f"{missing} is missing")
-    return _with_data(attributes, None if data is None else bytes(data), encoded)
+    return _other_version(attributes) or _with_data(attributes, None if data is None else bytes(data), encoded)
 
 
 def _no_event(why: str) -> Fault:

@@ -1,0 +1,101 @@
+"""A flip of any field that a format reads changes the event, or rejects or skips it: nothing is read for show."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from support.decoded import NOON, record, seen
+from support.spans import NOON_NS, attributes, request, span
+from unit import test_format_checks as checks
+from unit import test_format_cloudevents as cloudevents
+from unit import test_format_lighthouse as lighthouse
+from unit import test_format_supabase as supabase
+from unit import test_format_vercel as vercel
+from unit import test_presets as presets
+
+RESOURCE = ("resourceSpans", 0, "resource", "attributes", 0)
+SCOPE = ("resourceSpans", 0, "scopeSpans", 0)
+SPAN = (*SCOPE, "spans", 0)
+OTLP = request(
+    span(traceState="ot=th:8", status={"code": 0}, attributes=attributes(http__response__status_code=200))
+)  # fmt: skip
+
+Place = tuple[str | int, ...]
+SAMPLES: dict[str, tuple[dict[str, Any], list[str], Any, dict[Place, Any]]] = {
+    "otlp_json": (
+        {"format": "otlp_json"}, ["service.name", "scope.name"], OTLP,
+        {
+            (*SPAN, "traceId"): "0" * 31 + "1", (*SPAN, "kind"): 3, (*SPAN, "startTimeUnixNano"): str(NOON_NS - 1),
+            (*SPAN, "endTimeUnixNano"): str(NOON_NS + 1_000), (*SPAN, "traceState"): "ot=th:c",
+            (*SPAN, "status", "code"): 2, (*SPAN, "attributes", 0, "value", "intValue"): "500",
+            (*RESOURCE, "value", "stringValue"): "cart", (*RESOURCE, "key"): "service.names",
+            (*SCOPE, "scope", "name"): "grpc", (*SCOPE, "spans"): [],
+        },
+    ),
+    "supabase": (
+        supabase.SOURCE, supabase.GROUPS, [supabase.edge_log()],
+        {
+            (0, "id"): "x", (0, "timestamp"): NOON * 1000, (0, "metadata", "execution_time_ms"): 133,
+            (0, "metadata", "function_id"): None, (0, "metadata", "request", "method"): "GET",
+            (0, "metadata", "response", "status_code"): 500,
+        },
+    ),
+    "vercel": (
+        vercel.SOURCE, [], [vercel.line()],
+        {
+            (0, "timestamp"): NOON + 1, (0, "requestId"): "x", (0, "statusCode"): -1, (0, "proxy"): None,
+            (0, "proxy", "statusCode"): -1,
+        },
+    ),
+    "cloudevents": (
+        cloudevents.SOURCE, cloudevents.GROUPS, {**cloudevents.attributes(), "data": cloudevents.DATA},
+        {
+            ("id",): "2", ("source",): "/other", ("type",): "other", ("subject",): None, ("time",): None,
+            ("specversion",): "2.0", ("data", "took", "ms"): 13, ("data", "status"): 500, ("data", "route"): "/",
+            ("data",): None,
+        },
+    ),
+    "lighthouse": (
+        lighthouse.SOURCE, lighthouse.GROUPS, lighthouse.report(context="pr", runtimeError={"code": "NO_ERROR"}),
+        {
+            ("requestedUrl",): "https://x", ("fetchTime",): "2026-01-28T12:00:01Z", ("context",): None,
+            ("configSettings", "formFactor"): "desktop", ("runtimeError", "code"): "NO_FCP",
+            ("categories", "performance", "score"): None,
+        },
+    ),
+    "drift": (
+        checks.DRIFT, ["surface"], checks.drift(),
+        {("kind",): "x", ("surface",): "x", ("time",): None, ("status",): "drift"},
+    ),
+    "heartbeat": (
+        checks.HEARTBEAT, ["surface"], {"kind": "heartbeat", "surface": "supabase", "time": checks.TIME},
+        {("kind",): "x", ("surface",): "x", ("time",): None},
+    ),
+    "easymo-api": (
+        {"format": "json", "preset": "easymo-api"}, [], presets.API,
+        {("timestamp",): None, ("trace_id",): "x", ("event",): "x", ("status_code",): 500, ("duration_ms",): 13},
+    ),
+    "edge-functions": (
+        {"format": "json", "preset": "edge-functions"}, [], presets.EDGE,
+        {
+            ("timestamp",): None, ("requestId",): "x", ("event",): "edge.request.error", ("payload", "status"): 500,
+            ("payload", "durationMs"): 13,
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "place"), [(name, place) for name, (*_, flips) in SAMPLES.items() for place in flips])
+def test_a_flip_changes_what_becomes_of_the_record(name: str, place: Place) -> None:
+    source, groups, sample, flips = SAMPLES[name]
+    changed = copy.deepcopy(sample)
+    node: Any = changed
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = flips[place]
+    before, after = (seen(source, record(0, json.dumps(each)), group_by=groups) for each in (sample, changed))
+    assert len(before.events) == 1
+    assert after != before
