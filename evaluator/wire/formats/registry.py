@@ -16,7 +16,6 @@ from evaluator.wire.config.model import RegistryConfig
 from evaluator.wire.formats import Format, Read, Reader, Row, read_each
 from evaluator.wire.formats.json import row_of
 from evaluator.wire.rejection import Fault, Reason
-from evaluator.wire.schema_registry import SchemaRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +30,8 @@ _HEADER = 5
 
 def _schemas_of(source: SourceConfig) -> Schemas:
     if isinstance(source.schemas, RegistryConfig):
+        from evaluator.wire.schema_registry import SchemaRegistry  # noqa: PLC0415  # its urllib takes 40 ms to import
+
         return SchemaRegistry(source.schemas)
     return schema_files.load(source.schemas or "").get
 
