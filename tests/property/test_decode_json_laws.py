@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.payloads import KEYS, ODD_VALUES, arrays, documents, mostly, mutated, plain
 
-from evaluator.wire.formats.json import LESSON, JsonReader
+from evaluator.wire.formats.json import LESSON, MAX_DEPTH, JsonReader, unreadable_as_json
 
 if TYPE_CHECKING:
     from evaluator.wire.formats import Read
@@ -103,3 +103,22 @@ def test_a_path_that_is_asked_for_later_finds_the_events_that_were_found_without
     found = later([payloads[place] for place in position], ())
     assert found.faults == []
     assert repr(shown(found)) == repr(shown(whole)[2:])
+
+
+@given(
+    st.lists(st.sampled_from(["{", "}", "[", "]", '"', "\\", "x", '"[{"', '"\\"]"', "[" * 99, "]" * 99, "{}" * 150])),
+    st.integers(0, 250),
+)
+def test_how_deep_brackets_nest_is_told_the_same_in_every_way(parts: list[str], extra: int) -> None:
+    text = "".join(parts) + "[" * extra + "[]" * 200 + "]" * extra
+    depth = deepest = 0
+    is_inside = is_escaped = False
+    for character in text:
+        if is_inside:
+            is_inside = is_escaped or character != '"'
+            is_escaped = character == "\\" and not is_escaped
+        elif character in '"[{]}':
+            is_inside = character == '"'
+            depth += {'"': 0, "[": 1, "{": 1}.get(character, -1)
+            deepest = max(deepest, depth)
+    assert (unreadable_as_json(text.encode()) is not None) is (deepest > MAX_DEPTH)
