@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from structlog.testing import capture_logs
 from unit.test_task import IN, Numbers
 
 from evaluator.errors import SchemasUnavailable
@@ -108,6 +109,10 @@ def test_records_whose_schema_cannot_be_had_are_read_again_until_it_can() -> Non
             await turn(crew, 1)
         return stage.tries, stage.next_offset
 
-    tries, offset = run_virtual(main())
+    with capture_logs() as logs:
+        tries, offset = run_virtual(main())
     assert tries > 2
     assert offset == 3
+    reasons = [each["reason"] for each in logs if each["event"] == "task.set_back"]
+    assert len(reasons) == 2
+    assert reasons[0].startswith("cannot read http://registry:8081/schemas/ids/1: refused")
