@@ -46,7 +46,7 @@ def test_what_is_configured_goes_before_what_the_format_knows(configured: Fields
 def test_the_defaults_of_a_format_are_those_of_a_source_that_says_nothing(name: str) -> None:
     format_ = formats.get(name)
     source = source_of(bare(name))
-    assert (source.fields, source.where) == (format_.defaults.fields, format_.defaults.where)
+    assert (source.fields, source.where) == (format_.defaults.fields, format_.only or format_.defaults.where)
     assert source.out_of_orderness == format_.defaults.out_of_orderness
     assert source.batch == (format_.batch or "one")
 
@@ -58,6 +58,16 @@ def test_a_filter_of_the_config_takes_the_place_of_the_formats() -> None:
     assert source.where == Matcher.of({"span.kind": "*"})
     assert source.fields.failed == Matcher.of({"span.status": "ok"})
     assert source.fields.time == "span.end"
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(formats.known()) if formats.get(name).only is not None])
+def test_no_filter_of_the_config_makes_events_of_what_a_format_is_not_about(name: str) -> None:
+    """Else `where: {environment: production}` would count each line that a function prints as a request."""
+    source = source_of({**bare(name), "where": [{"a": 1}, {"b": 2}]})
+    only = formats.get(name).only
+    assert only is not None
+    more = Matcher.of({"a": 1}, {"b": 2})
+    assert source.where == Matcher(tuple((*case, *other) for case in only.cases for other in more.cases))
 
 
 def test_the_core_waits_as_long_as_the_decoder_says() -> None:

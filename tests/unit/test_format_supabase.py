@@ -169,3 +169,10 @@ def test_a_repeated_delivery_counts_once_with_dedup() -> None:
 def test_a_duration_of_minus_one_costs_the_latency_and_not_the_failure() -> None:
     log = with_metadata(execution_time_ms=-1, response={"status_code": 500})
     assert seen(SOURCE, record(0, log)) == Seen([replace(EVENT, outcome="failed", latency=None)], bad_latencies=1)
+
+
+def test_what_a_function_prints_is_no_request_whatever_the_config_filters_by() -> None:
+    source = {**SOURCE, "where": {"metadata.project_ref": "abc"}}
+    printed = with_metadata(request=None, response=None, execution_time_ms=None, level="info")
+    logs = [printed, with_metadata(project_ref="other"), edge_log()]
+    assert seen(source, record(0, logs)) == Seen([EVENT], skipped=2)

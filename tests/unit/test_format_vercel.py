@@ -99,3 +99,9 @@ def test_a_path_is_no_field_of_its_own_but_may_be_asked_for() -> None:
 def test_a_repeated_delivery_counts_once_with_dedup() -> None:
     found = seen({**SOURCE, "dedup": 5}, record(0, [line()]), record(1, [line()]))
     assert (found.events, found.duplicates) == ([EVENT], 1)
+
+
+def test_what_a_function_prints_is_no_request_whatever_the_config_filters_by() -> None:
+    source = {**SOURCE, "where": {"environment": "production"}}
+    lines = [line(proxy=None, message="console.log"), line(environment="preview"), line()]
+    assert seen(source, record(0, lines)) == Seen([EVENT], skipped=2)

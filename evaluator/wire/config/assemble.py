@@ -79,7 +79,7 @@ def _source_config(name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig,
         format=entry.format,
         fields=fields_of(entry),
         surfaces=surfaces,
-        where=matcher_of(entry.where) or _defaults(entry).where,
+        where=_where(entry),
         batch=formats.get(entry.format).batch or entry.batch,
         max_record_bytes=entry.max_record_bytes,
         dedup=entry.dedup,
@@ -95,6 +95,12 @@ def _schemas(entry: str | RegistryEntry | None) -> str | RegistryConfig | None:
     if not isinstance(entry, RegistryEntry):
         return entry
     return RegistryConfig(entry.url, entry.username, entry.password_file)
+
+
+def _where(entry: SourceEntry) -> Matcher | None:
+    """What counts: of what the format is about, what the config says, else what the format or the preset proposes."""
+    only, where = formats.get(entry.format).only, matcher_of(entry.where) or _defaults(entry).where
+    return where if only is None else only if where is None else only.and_(where)
 
 
 def _defaults(entry: SourceEntry) -> SourceDefaults:

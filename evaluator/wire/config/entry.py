@@ -136,7 +136,7 @@ class SourceEntry(Entry):
     preset: PresetName | None = None
     """A dialect of JSON logs: what `where` and `fields` are, where nothing else is written. For the format json."""
     where: MatcherEntry | None = None
-    """Events that fail it are skipped; without it, those that fail the format's own filter, if it has one."""
+    """Events that fail it are skipped; without it, those that fail what the format or the preset proposes."""
     fields: FieldsEntry = Field(default_factory=FieldsEntry)
     """Where its records hold the time, the latency, the failure."""
     out_of_orderness: Duration = _default("30s")

@@ -162,6 +162,10 @@ class Matcher:
         """The matcher that a rules file would write so: a mapping, or several of which any holds."""
         return cls(tuple(tuple((path, parse_test(test)) for path, test in case.items()) for case in cases))
 
+    def and_(self, other: Matcher) -> Matcher:
+        """The matcher that holds where both do."""
+        return Matcher(tuple((*mine, *theirs) for mine in self.cases for theirs in other.cases))
+
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that it looks at, each once, in config order."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evaluator.errors import ConfigError
 from evaluator.wire.column import Column, Kinds
+from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import Batch, SourceConfig, SourceDefaults
 from evaluator.wire.rejection import Fault
 
@@ -68,7 +69,8 @@ class Format:
 
     `reader(source, paths)` makes a reader of the values at `paths`. `defaults` are what the format itself knows (its
     own time, latency, filter), where the config says nothing. `batch` is how many events its records hold; None where
-    the config says it. `needs` are modules of the optional `extra` without which it cannot read anything.
+    the config says it. `needs` are modules of the optional `extra` without which it cannot read anything. `only` is what
+    the format is about: anything else in its topic is skipped, whatever filter the config has beside it.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Format:
     batch: Batch | None = None
     extra: str | None = None
     needs: tuple[str, ...] = ()
+    only: Matcher | None = None
 
     @property
     def is_installed(self) -> bool:

@@ -23,10 +23,8 @@ FORMATS = (
         lambda _, paths: MadeReader(
             paths, {"check.failed": Made(("status",), _is_failed)}, lambda needed: JsonReader(needed, "one")
         ),
-        SourceDefaults(
-            FieldsConfig(time="time", failed=Matcher.of({"check.failed": True}), deploy="commit"),
-            where=Matcher.of({"kind": "drift"}),
-        ),
+        SourceDefaults(FieldsConfig(time="time", failed=Matcher.of({"check.failed": True}), deploy="commit")),
         batch="one",
+        only=Matcher.of({"kind": "drift"}),
     ),
 )

@@ -11,7 +11,8 @@ FORMATS = (
     Format(
         "heartbeat",
         lambda _, paths: JsonReader(paths, "one"),
-        SourceDefaults(FieldsConfig(time="time"), where=Matcher.of({"kind": "heartbeat"})),
+        SourceDefaults(FieldsConfig(time="time")),
         batch="one",
+        only=Matcher.of({"kind": "heartbeat"}),
     ),
 )

@@ -47,8 +47,8 @@ FORMATS = (
                 id="id",
                 deploy="metadata.version",
             ),
-            where=Matcher.of({_FUNCTION: "*", _STATUS: "*"}, {_FUNCTION: "*", _TIME_TAKEN: "*"}),
         ),
         batch="auto",
+        only=Matcher.of({_FUNCTION: "*", _STATUS: "*"}, {_FUNCTION: "*", _TIME_TAKEN: "*"}),
     ),
 )

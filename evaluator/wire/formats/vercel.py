@@ -24,8 +24,8 @@ FORMATS = (
                 id="requestId",
                 deploy="deploymentId",
             ),
-            where=Matcher.of({"proxy.timestamp": "*", "proxy.statusCode": "!= -1"}),
         ),
         batch="auto",
+        only=Matcher.of({"proxy.timestamp": "*", "proxy.statusCode": "!= -1"}),
     ),
 )
