@@ -61,6 +61,7 @@ Pick = Callable[[Any, frozenset[str]], dict[str, object]]
 class Scope:
     """The spans of one instrumentation scope of one resource, whose attributes `pick` understands.
 
+    The scopes of a resource have the same object for its attributes.
     A span has the fields of the message `Span`. What they hold may be anything that JSON holds, in `kind` and in the
     code of `status` no lists and objects.
     """
@@ -129,7 +130,7 @@ class _Attributes:
             return {}
         wanted = self._wanted
         of_spans = [scope.pick(span.attributes, wanted) for scope in scopes for span in scope.spans]
-        of_resources = [scope.pick(scope.resource, wanted) for scope in scopes]
+        of_resources = self._of_resources(scopes)
         # Only an attribute that is itself a map makes more of a path than one look.
         is_flat = self._heads.isdisjoint(chain.from_iterable(chain(of_spans, of_resources)))
         found: dict[str, Column] = {}
@@ -137,6 +138,14 @@ class _Attributes:
             look: Callable[[dict[str, object]], object] = partial(_flat, path) if is_flat else partial(_nested, parts)
             found[path] = _with_defaults([*map(look, of_spans)], [*map(look, of_resources)], scopes)
         return found
+
+    def _of_resources(self, scopes: Sequence[Scope]) -> list[dict[str, object]]:
+        """Those of each scope's resource. Each is looked through once: it may have as many attributes as scopes."""
+        known: dict[int, dict[str, object]] = {}  # by identity, which lasts as long as the scopes hold them
+        for scope in scopes:
+            if id(scope.resource) not in known:
+                known[id(scope.resource)] = scope.pick(scope.resource, self._wanted)
+        return [known[id(scope.resource)] for scope in scopes]
 
 
 def _flat(path: str, attributes: Mapping[str, object]) -> object:

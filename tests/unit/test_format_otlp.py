@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
@@ -21,6 +23,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from support.decoded import Event, Seen, events, record, seen
 from support.spans import NOON_NS, TRACE_ID, any_value, attributes, request, span
+
+from evaluator.wire.formats import otlp_json, otlp_proto
+from evaluator.wire.records import Records
+from evaluator.wire.span import Scope, SpanReader
 
 JSON = {"format": "otlp_json"}
 PROTO = {"format": "otlp_proto"}
@@ -413,6 +419,44 @@ def test_what_the_sdk_exports_comes_out_the_same_in_both_encodings() -> None:
         (0, "failed", 250_000, ("checkout", "shop.http", "503", "[1,2]")),
     ]
     assert all(len(event.trace_id) == 32 for event in as_proto.events)
+
+
+@pytest.mark.parametrize(
+    ("scopes_of", "encoded"),
+    [
+        pytest.param(otlp_json.scopes_of, lambda value: json.dumps(value).encode(), id="typed"),
+        pytest.param(otlp_json.lenient, lambda value: json.dumps(value).encode(), id="lenient"),
+        pytest.param(
+            otlp_proto.scopes_of(),
+            lambda value: ParseDict(value, ExportTraceServiceRequest()).SerializeToString(),
+            id="protobuf",
+        ),
+    ],
+)
+def test_a_resource_is_looked_through_once_however_many_scopes_it_has(scopes_of: Any, encoded: Any) -> None:
+    """Else a record of a megabyte could keep us busy for hours."""
+    looked_through: list[str] = []
+
+    def noted(found: Scope) -> Scope:
+        def pick(attributes: Any, wanted: frozenset[str]) -> dict[str, object]:
+            looked_through.append("resource" if attributes is found.resource else "span")
+            return found.pick(attributes, wanted)
+
+        return replace(found, pick=pick)
+
+    reader = SpanReader(["service.name"], lambda value: [noted(each) for each in scopes_of(value)])
+    (one,), (other,) = (request(span(), resource=given)["resourceSpans"] for given in (None, []))
+    one["scopeSpans"] *= 3
+    read = reader([encoded({"resourceSpans": [one, other]})], Records.of([]))
+    assert read.columns == [["checkout"] * 3 + [None]]
+    assert Counter(looked_through) == {"resource": 2, "span": 4}
+
+
+def test_spans_in_pieces_have_one_resource() -> None:
+    """What is no span parts them: a scope of each piece."""
+    value = request(*[span(), 0] * 3)
+    scopes = [each for each in otlp_json.scopes_of(json.dumps(value).encode()) if isinstance(each, Scope)]
+    assert (len(scopes), len({id(each.resource) for each in scopes})) == (3, 1)
 
 
 def test_a_record_of_ten_thousand_spans_of_many_resources_is_ten_thousand_events() -> None:

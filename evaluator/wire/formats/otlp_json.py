@@ -154,10 +154,9 @@ def scopes_of(value: bytes) -> Sequence[Scope | Fault]:
     except _MISFIT:
         return lenient(value)
     return [
-        Scope(
-            (each.resource and each.resource.attributes) or (), scope.scope and scope.scope.name, scope.spans, _picked
-        )
+        Scope(resource, scope.scope and scope.scope.name, scope.spans, _picked)
         for each in request.resource_spans or ()
+        for resource in ((each.resource and each.resource.attributes) or (),)
         for scope in each.scope_spans or ()
         if scope.spans
     ]

@@ -44,8 +44,9 @@ def scopes_of() -> Callable[[bytes], Sequence[Scope | Fault]]:
         except broken as error:
             return [Fault(Reason.WRONG_SHAPE, f"no ExportTraceServiceRequest: {error}"[:MAX_DETAIL])]
         return [
-            Scope(each.resource.attributes, scope.scope.name, scope.spans, _picked)
+            Scope(resource, scope.scope.name, scope.spans, _picked)
             for each in request.resource_spans
+            for resource in (each.resource.attributes,)  # protobuf makes an object each time that it is asked
             for scope in each.scope_spans
             if scope.spans
         ]
