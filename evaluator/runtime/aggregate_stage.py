@@ -243,7 +243,7 @@ class AggregateStage:
         letter = dead_letter(
             key=record.key, value=record.value, topic=self.input.topic, partition=self.input.index,
             offset=rejection.offset, index=rejection.index, reason=rejection.reason.value, detail=rejection.detail,
-            events=len(rejections),
+            events=sum(each.events for each in rejections),
         )  # fmt: skip
         return Outgoing(self._topics.dlq, letter.key, letter.value, headers=letter.headers)
 
@@ -251,13 +251,13 @@ class AggregateStage:
         name, tallies = self.source.name, self.tallies
         tallies["records", name, "ok"] += decoded.ok
         tallies["records", name, "skipped"] += decoded.skipped
-        tallies["records", name, "rejected"] += len(decoded.rejections)
+        tallies["records", name, "rejected"] += sum(rejection.events for rejection in decoded.rejections)
         tallies["unmatched", name] += decoded.unmatched
         tallies["duplicates", name] += decoded.duplicates
         tallies["bad_latency", name] += decoded.bad_latencies
         tallies["oversized_groups", name] += decoded.oversized_groups
         for rejection in decoded.rejections:
-            tallies["rejected", name, rejection.reason.value] += 1
+            tallies["rejected", name, rejection.reason.value] += rejection.events
 
     def _observe(self, fetched: Fetched, *, accepted: bool) -> None:
         """Let an idle partition's watermark follow the clock: observed time only (docs/semantics.md, 3)."""

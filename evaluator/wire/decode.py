@@ -27,7 +27,7 @@ from evaluator.wire.field import RECORD_TIMESTAMP, record_column
 from evaluator.wire.guard import late_for_clock, late_for_record
 from evaluator.wire.memo import Memo
 from evaluator.wire.records import Record, Records
-from evaluator.wire.rejection import Reason, Rejection, shown
+from evaluator.wire.rejection import Fault, Faults, Reason, Rejection, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -48,10 +48,10 @@ __all__ = ["Decoded", "Reason", "Record", "Rejection", "SourceDecoder"]
 class Decoded:
     """What a run of records gave.
 
-    `rejections` are in log order. `skipped` counts records without events and events that `where` keeps
-    out, `duplicates` events that were dropped; the other counts are about accepted events: `unmatched`
-    have no surface, `bad_latencies` lost their latency, `oversized_groups` are group values that were too
-    long for a label.
+    `rejections` are in log order; of a record with many, one stands for several. `skipped` counts records without
+    events and events that `where` keeps out, `duplicates` events that were dropped; the other counts are about accepted
+    events: `unmatched` have no surface, `bad_latencies` lost their latency, `oversized_groups` are group values that
+    were too long for a label.
     """
 
     events: EventBatch
@@ -72,9 +72,16 @@ class Decoded:
 class _Outcome:
     """What became of those that are out already."""
 
-    rejections: list[Rejection] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
+    by_clock: list[Rejection] = field(default_factory=list)
+    """Each of them: they are recorded."""
     skipped: int = 0
     duplicates: int = 0
+
+    def rejections(self) -> list[Rejection]:
+        """All of them, in log order."""
+        found = [Rejection(at, index, it.reason, it.detail, events=it.events) for at, index, it in self.faults.kept()]
+        return sorted(found + self.by_clock, key=lambda each: (each.offset, each.index))
 
 
 @dataclass(slots=True)
@@ -177,10 +184,9 @@ class SourceDecoder:
             weight=events.weight,
             held=held,
         )
-        outcome.rejections.sort(key=lambda each: (each.offset, each.index))
         return Decoded(
             batch,
-            outcome.rejections,
+            outcome.rejections(),
             outcome.skipped,
             outcome.duplicates,
             bad_latencies=int(bad.sum()),
@@ -206,7 +212,7 @@ class SourceDecoder:
         read = self._read(cast("list[bytes]", live.values), live)
         outcome.skipped += read.skipped
         for number, event, fault in read.faults:
-            outcome.rejections.append(Rejection(int(live.offsets[number]), event, fault.reason, fault.detail))
+            outcome.faults.add(int(live.offsets[number]), event, fault)
         if read.position is not None:
             positions = positions[np.array(read.position, dtype=np.int64)]
         index = np.zeros(read.count, dtype=np.int64) if read.index is None else np.array(read.index, dtype=np.int64)
@@ -229,7 +235,7 @@ class SourceDecoder:
                 outcome.skipped += 1
             elif len(value) > limit:
                 detail = f"{len(value)} bytes are more than max_record_bytes, {limit}"
-                outcome.rejections.append(Rejection(int(records.offsets[position]), 0, Reason.TOO_LARGE, detail))
+                outcome.faults.add(int(records.offsets[position]), 0, Fault(Reason.TOO_LARGE, detail))
             else:
                 kept.append(position)
         return records.only(kept), np.array(kept, dtype=np.int64)
@@ -260,16 +266,16 @@ class SourceDecoder:
             events.weight = None if (weight == 1).all() else weight
             good &= weight > 0
         for event in np.flatnonzero(~good).tolist():
-            reason, detail = self._fault(events, event)
-            outcome.rejections.append(_rejection(events, event, records, reason, detail))
+            outcome.faults.add(*_place(events, event, records), self._fault(events, event))
         return events.only(good)
 
-    def _fault(self, events: _Events, event: int) -> tuple[Reason, str]:
+    def _fault(self, events: _Events, event: int) -> Fault:
         if events.time[event] == column.ABSENT:
-            return Reason.MISSING_TIME, f"{self._time} is missing"
+            return Fault(Reason.MISSING_TIME, f"{self._time} is missing")
         path = self._time if events.time[event] == column.BAD else self._fields.weight
         value = events.columns[self._column[path or self._time]][event]
-        return Reason.BAD_VALUE, f"{path} is {shown(value)}, no {'time' if path == self._time else 'weight'}"
+        detail = f"{path} is {shown(value)}, no {'time' if path == self._time else 'weight'}"
+        return Fault(Reason.BAD_VALUE, detail)
 
     def _times(self, events: _Events, path: str) -> Int64s:
         unit = "ms" if path == RECORD_TIMESTAMP else self._fields.time_unit
@@ -294,7 +300,11 @@ class SourceDecoder:
         for event in np.flatnonzero(by_record | by_clock).tolist():
             clock = not by_record[event]
             detail = f"{events.time[event]} us is after {'our clock' if clock else 'the record timestamp'} + max_future"
-            outcome.rejections.append(_rejection(events, event, records, Reason.FUTURE, detail, by_clock=clock))
+            place = _place(events, event, records)
+            if clock:
+                outcome.by_clock.append(Rejection(*place, Reason.FUTURE, detail, by_clock=True))
+            else:
+                outcome.faults.add(*place, Fault(Reason.FUTURE, detail))
         return events.only(~(by_record | by_clock))
 
     def _deduplicated(self, events: _Events, records: Records, outcome: _Outcome) -> _Events:
@@ -344,11 +354,9 @@ class SourceDecoder:
         return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])
 
 
-def _rejection(
-    events: _Events, event: int, records: Records, reason: Reason, detail: str, *, by_clock: bool = False
-) -> Rejection:
-    offset = int(records.offsets[events.position[event]])
-    return Rejection(offset, int(events.index[event]), reason, detail, by_clock)
+def _place(events: _Events, event: int, records: Records) -> tuple[int, int]:
+    """The offset of an event's record, and its index in it."""
+    return int(records.offsets[events.position[event]]), int(events.index[event])
 
 
 def _judge(test: Matcher) -> Callable[[tuple[object, ...]], bool]:

@@ -25,7 +25,7 @@ from evaluator.wire.config.model import FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Read
 from evaluator.wire.number import number_of
-from evaluator.wire.rejection import Fault
+from evaluator.wire.rejection import Fault, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,14 +84,14 @@ class SpanReader:
         scopes: list[Scope] = []
         position: list[int] = []
         index: list[int] = []
-        faults: list[tuple[int, int, Fault]] = []
+        faults = Faults()
         skipped = 0
         for place, value in enumerate(values):
             count = 0
             for found in self._scopes(value):
                 events = 1
                 if isinstance(found, Fault):
-                    faults.append((place, count, found))
+                    faults.add(place, count, found)
                 else:
                     events = len(found.spans)
                     scopes.append(found)
@@ -99,7 +99,7 @@ class SpanReader:
                     index += range(count, count + events)
                 count += events
             skipped += not count
-        return Read(self._columns(scopes), len(position), position, index, faults, skipped)
+        return Read(self._columns(scopes), len(position), position, index, faults.kept(), skipped)
 
     def _columns(self, scopes: Sequence[Scope]) -> list[Column]:
         spans = list(chain.from_iterable(scope.spans for scope in scopes))

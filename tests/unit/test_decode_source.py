@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from evaluator.wire.config.matcher import Matcher, parse_test
 from evaluator.wire.config.model import FieldsConfig, LatencySpan, SourceConfig, SurfaceConfig
 from evaluator.wire.decode import Decoded, Reason, SourceDecoder
 from evaluator.wire.records import Record
+from evaluator.wire.rejection import KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,6 +68,22 @@ def test_events_become_columns() -> None:
     assert events.trace_ids([0, 1, 2]) == ["abc", "", "12"]
     assert events.weight is None
     assert (decoded.ok, decoded.bad_latencies, decoded.rejections) == (3, 1, [])
+
+
+def test_of_the_faults_of_a_record_few_are_kept_and_all_are_counted() -> None:
+    """Four megabytes of zeros would be two million rejections."""
+    values = [0] * 500 + [{}] * 500 + [{"t": T0}] + [{"t": "soon"}] * 7 + [0]
+    source = replace(SOURCE, batch="array")
+    made = Record(3, T0, None, json.dumps(values).encode())
+    decoded = decode(made, made._replace(offset=4), source=source)
+    assert len(decoded.events) == 2
+    assert len(decoded.rejections) < 5 * KEPT
+    counted = Counter[tuple[int, str]]()
+    for each in decoded.rejections:
+        counted[each.offset, each.reason] += each.events
+    expected = {Reason.WRONG_SHAPE: 501, Reason.MISSING_TIME: 500, Reason.BAD_VALUE: 7}
+    assert counted == {(offset, reason): count for offset in (3, 4) for reason, count in expected.items()}
+    assert [each.index for each in decoded.rejections[:KEPT]] == list(range(KEPT))
 
 
 def test_no_records_give_no_events() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.decoded import NOON, Event, Seen, events, record, seen
+from support.decoded import NOON, Event, Seen, events, record, seen, source_of
 
+from evaluator.wire import formats
 from evaluator.wire.gunzip import gunzipped
+from evaluator.wire.records import Records
 from evaluator.wire.rejection import Fault
 
 SOURCE = {"format": "supabase"}
@@ -133,6 +136,19 @@ def test_a_gzip_bomb_is_too_large_and_is_not_unpacked() -> None:
     assert len(BOMB) < 60_000
     assert seen(SOURCE, record(0, BOMB)) == Seen([], [(0, 0, "too_large")])
     assert seen({**SOURCE, "max_record_bytes": "30KiB"}, record(0, BOMB[:20_000])) == Seen([], [(0, 0, "too_large")])
+
+
+def test_one_record_is_unpacked_at_a_time() -> None:
+    """A fetch of a megabyte holds hundreds of records that become a megabyte each."""
+    value = gzip.compress(json.dumps([edge_log(event_message="x" * 1_000_000)]).encode())
+    records = Records.of([record(offset, value) for offset in range(50)])
+    reader = formats.get("supabase").reader(source_of(SOURCE), ("id",))
+    tracemalloc.start()
+    read = reader([value] * 50, records)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read.count == 50
+    assert peak < 10_000_000
 
 
 def test_the_limit_is_the_largest_size() -> None:

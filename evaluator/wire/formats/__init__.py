@@ -22,7 +22,7 @@ from evaluator.errors import ConfigError
 from evaluator.wire.column import Column, Kinds
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import Batch, SourceConfig, SourceDefaults
-from evaluator.wire.rejection import Fault
+from evaluator.wire.rejection import Fault, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,9 +38,10 @@ class Read:
     """The events of a run of records, in log order: `count` of them, and a column for each path.
 
     `position` and `index` say for each event which of the records it came from, and which event of it
-    it is; both are None where every record gave exactly one. `faults` holds what gave no event, with
-    its position and index; `skipped` counts records and events that carry nothing to judge. `kinds` are types of
-    which the values of each column are, some perhaps of none of its values; None where nobody knows.
+    it is; both are None where every record gave exactly one. `faults` holds what gave no event, with its position and
+    index; of a record with many, one stands for several. `skipped` counts records and events that carry nothing to
+    judge. `kinds` are types of which the values of each column are, some perhaps of none of its values; None where
+    nobody knows.
     """
 
     columns: list[Column]
@@ -69,8 +70,8 @@ class Format:
 
     `reader(source, paths)` makes a reader of the values at `paths`. `defaults` are what the format itself knows (its
     own time, latency, filter), where the config says nothing. `batch` is how many events its records hold; None where
-    the config says it. `needs` are modules of the optional `extra` without which it cannot read anything. `only` is what
-    the format is about: anything else in its topic is skipped, whatever filter the config has beside it.
+    the config says it. `needs` are modules of the optional `extra` without which it cannot read anything. `only` is
+    what the format is about: anything else in its topic is skipped, whatever filter the config has beside it.
     """
 
     name: str
@@ -118,29 +119,28 @@ def _formats() -> Mapping[str, Format]:
 def read_each(values: Iterable[bytes], width: int, events: Callable[[bytes], Sequence[Row | Fault]]) -> Read:
     """The events of records that hold any number of them each, as rows of `width`. A record without any is skipped."""
     rows: list[Row] = []
-    faults: list[tuple[int, int, Fault]] = []
+    faults = Faults()
     position_of, index_of, skipped = [], [], 0
     for position, value in enumerate(values):
         found = events(value)
         skipped += not found
         for index, event in enumerate(found):
             if isinstance(event, Fault):
-                faults.append((position, index, event))
+                faults.add(position, index, event)
             else:
                 rows.append(event)
                 position_of.append(position)
                 index_of.append(index)
     columns: list[Column] = [*zip(*rows, strict=True)] if rows else [()] * width
-    return Read(columns, len(rows), position_of, index_of, faults, skipped)
+    return Read(columns, len(rows), position_of, index_of, faults.kept(), skipped)
 
 
-def read_within(inner: Reader, payloads: Sequence[bytes | Fault | None], records: Records) -> Read:
-    """The events of what records hold in a wrapping. A payload is a fault where it cannot be had, None where empty."""
+def read_within(inner: Reader, payloads: Sequence[bytes | Fault], records: Records) -> Read:
+    """The events of what records hold in a wrapping. A payload is a fault where it cannot be had."""
     kept = [position for position, payload in enumerate(payloads) if isinstance(payload, bytes)]
     read = inner([payload for payload in payloads if isinstance(payload, bytes)], records.only(kept))
     read.faults = [(kept[position], index, fault) for position, index, fault in read.faults]
     read.faults += [(position, 0, fault) for position, fault in enumerate(payloads) if isinstance(fault, Fault)]
-    read.skipped += payloads.count(None)
     read.position = [kept[position] for position in (range(read.count) if read.position is None else read.position)]
     read.index = [0] * read.count if read.index is None else read.index
     return read

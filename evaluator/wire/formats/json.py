@@ -57,6 +57,10 @@ class JsonReader:
         batched = {"array": self._array, "lines": self._lines, "auto": self._auto}
         self._batch: Callable[[bytes], Sequence[Row | Fault]] | None = batched.get(batch)
 
+    def events(self, value: bytes) -> Sequence[Row | Fault]:
+        """The events of one value."""
+        return [self._one(value)] if self._batch is None else self._batch(value)
+
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG002  # a Reader
         """Read the records' values; the records themselves are not looked at."""
         if self._batch is not None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import FieldsConfig, SourceConfig, SourceDefaults
-from evaluator.wire.formats import Format, Read, Reader, read_within
+from evaluator.wire.formats import Format, Read, Reader, Row, read_each
 from evaluator.wire.formats.json import JsonReader
 from evaluator.wire.gunzip import gunzipped
+from evaluator.wire.rejection import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,13 @@ _FUNCTION = "metadata.function_id"
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
     inner, limit = JsonReader(paths, "auto"), source.max_record_bytes
 
-    def read(values: Sequence[bytes], records: Records) -> Read:
-        return read_within(inner, [gunzipped(value, limit) for value in values], records)
+    def events(value: bytes) -> Sequence[Row | Fault]:
+        plain = gunzipped(value, limit)
+        return [plain] if isinstance(plain, Fault) else inner.events(plain)
+
+    def read(values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG001  # a Reader
+        # One after the other: unpacked, those of a fetch may be a thousand times as large.
+        return read_each(values, len(paths), events)
 
     return read
 
