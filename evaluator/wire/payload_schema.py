@@ -100,11 +100,13 @@ def _is_empty(schema: Any, names: Mapping[str, Any]) -> bool:  # noqa: ANN401  #
 def protobuf(files: Sequence[bytes]) -> Decode:
     """The decoder of the last of these FileDescriptorProtos, each behind what it imports. Raises `ValueError`."""
     pool = importlib.import_module("google.protobuf.descriptor_pool").DescriptorPool()
+    schema = importlib.import_module("google.protobuf.descriptor_pb2").FileDescriptorProto
     factory = importlib.import_module("google.protobuf.message_factory")
     broken = importlib.import_module("google.protobuf.message").DecodeError
     as_json = importlib.import_module("google.protobuf.json_format")
     try:
-        added = [pool.AddSerializedFile(file) for file in files]
+        opaque = [_opaque(schema.FromString(file)) for file in files]
+        added = [pool.AddSerializedFile(file.SerializeToString()) for file in opaque]
         messages = list(added[-1].message_types_by_name.values())
     except (broken, TypeError, KeyError, IndexError, AttributeError) as bad:
         message = f"no descriptor of a file with all that it imports: {bad}"
@@ -118,13 +120,41 @@ def protobuf(files: Sequence[bytes]) -> Decode:
         try:
             message = factory.GetMessageClass(descriptor).FromString(payload[found[1] :])
             value: object = as_json.MessageToDict(
-                message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+                message,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+                descriptor_pool=pool,
             )
-        except (broken, as_json.Error, TypeError, ValueError) as bad:
+        except (broken, as_json.Error, TypeError, ValueError, RecursionError) as bad:
             return Fault(Reason.WRONG_SHAPE, f"not of its Protobuf schema: {bad}"[:MAX_DETAIL])
         return value
 
     return decode
+
+
+_PACKAGE, _ANY, _OPAQUE = "google.protobuf", "Any", "Opaque"
+
+
+def _opaque(file: Any) -> Any:  # noqa: ANN401  # a FileDescriptorProto
+    """A file where an Any is what it is on the wire, a `type_url` and bytes.
+
+    As JSON it would be what it wraps, of a type that happens to be known or not, and which may be an Any again, as deep
+    as somebody likes.
+    """
+    for message in file.message_type:
+        _without_any(message)
+        if (file.package, message.name) == (_PACKAGE, _ANY):
+            message.name = _OPAQUE
+    file.ClearField("service")  # nobody calls one, and its types may be Any
+    return file
+
+
+def _without_any(message: Any) -> None:  # noqa: ANN401  # a DescriptorProto
+    for inner in message.nested_type:
+        _without_any(inner)
+    for field in message.field:
+        if field.type_name == f".{_PACKAGE}.{_ANY}":
+            field.type_name = f".{_PACKAGE}.{_OPAQUE}"
 
 
 _DEEP = 32

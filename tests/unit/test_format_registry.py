@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf import any_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message_factory import GetMessageClass
@@ -174,6 +175,38 @@ def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text('"int"')
     with pytest.raises(Refused, match="is not named after a schema id of its own"):
         schema_files.load(str(tmp_path))
+
+
+def with_an_any() -> FileDescriptorSet:
+    """A message whose first field is an Any."""
+    any_file, ours = FileDescriptorProto(), FileDescriptorProto(name="ours.proto", syntax="proto3")
+    any_pb2.DESCRIPTOR.CopyToProto(any_file)
+    ours.dependency.append(any_file.name)
+    field = ours.message_type.add(name="Request").field.add(
+        name="detail", number=1, label=FieldDescriptorProto.LABEL_OPTIONAL, type=FieldDescriptorProto.TYPE_MESSAGE
+    )
+    field.type_name = ".google.protobuf.Any"
+    return FileDescriptorSet(file=[any_file, ours])
+
+
+@pytest.mark.parametrize("wrapped", ["google.protobuf.Any", "google.protobuf.Duration", "shop.Unheard", ""])
+def test_what_an_any_wraps_stays_bytes_whatever_types_this_process_knows(wrapped: str, tmp_path: Path) -> None:
+    (tmp_path / "1.desc").write_bytes(with_an_any().SerializeToString())
+    source = {"format": "registry", "schemas": str(tmp_path), "fields": {"time": "record.timestamp"}}
+    detail = any_pb2.Any(type_url=f"type.googleapis.com/{wrapped}", value=b"\xff")
+    for _ in range(500):
+        detail = any_pb2.Any(type_url=detail.type_url, value=detail.SerializeToString())
+    body = detail.SerializeToString()
+    payload = b"\x0a" + varint(len(body)) + body
+    (event,) = seen(source, record(0, framed(1, b"\0" + payload)), group_by=["detail.type_url"]).events
+    assert event.group == (f"type.googleapis.com/{wrapped}",)
+
+
+def varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        number, out = number >> 7, out + bytes([number & 0x7F | 0x80])
+    return out + bytes([number])
 
 
 def test_a_descriptor_without_what_it_imports_is_refused(tmp_path: Path) -> None:
