@@ -7,7 +7,10 @@ where and what to do, and knows the process exit code that the command line answ
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class EvaluatorError(Exception):
@@ -61,6 +64,17 @@ class StateGap(StateRefused):
             f"but it follows {found}; a partial was lost or repeated, so this shard decides nothing more. "
             f"Compare the internal topics with a backup, or start afresh under a new app_id"
         )
+
+
+class SchemasMissing(EvaluatorError):
+    """Records name schemas that are not known yet. Nothing of them was decided: learn these, then read them again."""
+
+    exit_code = 4
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = ids
+        few = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")  # noqa: PLR2004  # enough to see which
+        super().__init__(f"records name schemas that nobody has asked for yet: {few}")
 
 
 class SchemasUnavailable(EvaluatorError):

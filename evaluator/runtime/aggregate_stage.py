@@ -193,6 +193,7 @@ class AggregateStage:
     def apply(self, fetched: Fetched) -> None:
         """Decode and add what was fetched, applying recorded decisions at their offsets."""
         records = Records.of(fetched.records)
+        self._decoder.check(records)
         if self._prime_until > self._read_from:
             records = self._primed(records)
         rows = 0

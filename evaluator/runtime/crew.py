@@ -7,6 +7,7 @@ is taken as a hint that may be stale:
     revoked      -> commit what is open, within a budget -> suspend: producer and memory stay
     came back    -> seek, resume; had another owned it meanwhile, the next commit is fenced
     went away    -> stop, free
+    no schema    -> hold the partition, learn what its records name, read on from the same offset
     fenced       -> free; ask the group: if it is ours after all, take over afresh, at once the first time
 
 Nothing here waits for a broker within a turn but the poll, and the callback that gives partitions up: take-overs,
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from evaluator.errors import EvaluatorError, SchemasUnavailable, Superseded
+from evaluator.errors import EvaluatorError, SchemasMissing, SchemasUnavailable, Superseded
 from evaluator.runtime.assignment import Assignment
 from evaluator.runtime.background import Background, finished_within
 from evaluator.runtime.holds import Holds
@@ -62,18 +63,27 @@ class NoPlace(EvaluatorError):
 _RESTORED = (TaskState.RUNNING, TaskState.SUSPENDED)
 
 
+_SCHEMAS = "schemas"
+"""Why a partition is held whose records name schemas that are not known yet."""
+
+
 class Crew:
-    """See above. `build` makes the stage of a partition, after `prepare` has made sure that it has its place."""
+    """See above. `build` makes the stage of a partition, after `prepare` has made sure that it has its place.
+
+    `learn` makes schemas known that records of a partition name, some of them at least.
+    """
 
     def __init__(
         self, name: str, topics: Sequence[str], build: Callable[[Partition], Stage], log_port: Log, clock: Clock,
         observer: Observer, prepare: Callable[[Partition], Awaitable[None]] | None = None, note: str = "",
+        learn: Callable[[Partition, Sequence[int]], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.tasks: dict[Partition, Task] = {}
         self.seen_at: dict[Partition, float] = {}
         """When each partition was last heard of, by the clock's `monotonic`; also that it has no news."""
-        self._prepare = prepare
+        self._prepare, self._learn = prepare, learn
+        self._learning: set[Task] = set()
         self._build, self._log, self._clock, self._observe = build, log_port, clock, observer
         self._assignment = Assignment(clock)
         self._background = Background()
@@ -226,10 +236,42 @@ class Crew:
                     task.apply(fetched)
                 except Superseded as error:
                     self._rest(task, error)
-                except SchemasUnavailable as error:
-                    # Nothing of the fetch was counted yet: the next take-over reads it again.
-                    self._set_back(task, error)
+                except SchemasMissing as missing:
+                    self._wait_for_schemas(task, missing)
         return count
+
+    def _wait_for_schemas(self, task: Task, missing: SchemasMissing) -> None:
+        """Read no further until they are known, then again what was fetched. The other partitions go on."""
+        if self._learn is None:
+            raise missing
+        partition = task.stage.input
+        task.stage.interrupted()
+        self.hold(partition, _SCHEMAS)
+        with suppress(StaleGeneration):
+            self.consumer.seek(partition, task.stage.next_offset)
+        if task not in self._learning:  # else it was away meanwhile, and came back
+            self._learning.add(task)
+            learn = partial(self._learn, partition, missing.ids)
+            self._background.start(f"learn schemas {task.where}", partial(self._learn_at_last, task, learn), task)
+
+    async def _learn_at_last(self, task: Task, learn: Callable[[], Awaitable[None]]) -> None:
+        """Try until it is done, or until the task is freed."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    await learn()
+                    break
+                except SchemasUnavailable as error:
+                    failures += 1
+                    if failures == 1:
+                        log.warning("task.waits_for_schemas", stage=self.name, partition=task.where, reason=str(error))
+                    await self._clock.sleep(self._setbacks.pause_s(failures))
+        finally:
+            self._learning.discard(task)
+        if failures:
+            log.info("task.has_schemas", stage=self.name, partition=task.where, failures=failures)
+        self.release(task.stage.input, _SCHEMAS)
 
     def hold(self, partition: Partition, reason: str) -> None:
         """Read no more of a partition until every reason for it is released."""

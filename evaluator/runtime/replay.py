@@ -24,6 +24,7 @@ from evaluator.runtime.clock import VirtualClock
 from evaluator.runtime.log.follow import Follower
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Partition, TopicSpec
+from evaluator.runtime.registries import learn_named
 from evaluator.runtime.service import Service, World, build
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.worker import Pace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.aggregate_stage import AggregateStage
     from evaluator.wire.config.load import Config
+    from evaluator.wire.config.model import SourceConfig
     from evaluator.wire.records import Record
 
 
@@ -61,7 +63,10 @@ class Outcome(NamedTuple):
 
 
 async def replay(config: Config, request: Request, loop: asyncio.AbstractEventLoop) -> Outcome:
-    """Judge the files. Raises `UsageError` where a file cannot be read or a line is no envelope."""
+    """Judge the files. Raises `UsageError` where a file cannot be read or a line is no envelope.
+
+    And `SchemasUnavailable` where a registry cannot be asked: there is nobody to wait for it as the daemon does.
+    """
     clock = VirtualClock(loop)
     log = MemoryLog(clock=clock, max_record_bytes=1 << 30)
     topics = Topics("replay")
@@ -79,7 +84,7 @@ async def replay(config: Config, request: Request, loop: asyncio.AbstractEventLo
         pace=Pace(request.batch, 0.0, aligns=False),
     )
     service = build(log, config, topics, clock, world, partitions, request.decisions)
-    run = _Run(log, topics, service)
+    run = _Run(log, topics, service, config.sources)
     await service.worker.start()
     await run.settle(sum(partitions.values()), request.shards)
     with ExitStack() as opened:
@@ -115,8 +120,8 @@ def _columns(opened: ExitStack, path: Path, request: Request) -> Iterator[Column
 class _Run:
     """One replay under way."""
 
-    def __init__(self, log: MemoryLog, topics: Topics, service: Service) -> None:
-        self._log, self._topics, self._service = log, topics, service
+    def __init__(self, log: MemoryLog, topics: Topics, service: Service, sources: Mapping[str, SourceConfig]) -> None:
+        self._log, self._topics, self._service, self._sources = log, topics, service, sources
         self._worker = service.worker
         self._alerts: list[tuple[tuple[str, str, str, str], bytes]] = []
         self._verdicts = _Verdicts()
@@ -136,6 +141,7 @@ class _Run:
             if chunk is None:
                 feeds.remove(feed)
                 continue
+            learn_named(self._sources[feed.source], chunk.values)
             await self._log.append_values(feed.partition, *chunk)
             await self._pass_on(feed.partition)
 

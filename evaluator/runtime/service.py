@@ -14,6 +14,7 @@ from evaluator.runtime.aggregate_stage import AggregateStage, Timing
 from evaluator.runtime.crew import Crew
 from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
 from evaluator.runtime.growing import Growing
+from evaluator.runtime.registries import Registries
 from evaluator.runtime.stage import Unobserved
 from evaluator.runtime.worker import Pace, Worker
 from evaluator.wire.codecs import CODECS, Codecs
@@ -88,6 +89,11 @@ def build(
             original,
         )  # fmt: skip
 
+    registries = Registries(config.sources)
+
+    async def learn(partition: Partition, ids: Sequence[int]) -> None:
+        await registries.learn(by_topic[partition.topic], ids)
+
     def evaluate(partition: Partition) -> Stage:
         return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies, world.codecs)
 
@@ -95,10 +101,14 @@ def build(
     watch = observer if observer is not None else Unobserved()
     worker = Worker(
         log,
-        Crew(f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch, growing.prepare, note),
+        Crew(
+            f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch, growing.prepare, note,
+            # A replay has learned what its records name before it reads them: its time does not pass while it waits.
+            None if world.is_replay else learn,
+        ),
         Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch, note=note),
         config.rules,
         clock,
         world.pace,
-    )
+    )  # fmt: skip
     return Service(worker, tallies)

@@ -79,7 +79,10 @@ class Stage(Protocol):
         """The newest committed sequence among records of `own`."""
 
     def apply(self, fetched: Fetched) -> None:
-        """Take in what one fetch of the input returned, also when that is nothing. Raises `Superseded`."""
+        """Take in what one fetch of the input returned, also when that is nothing.
+
+        Raises `Superseded`; and `SchemasMissing`, where nothing of it was taken in.
+        """
 
     def interrupted(self) -> None:
         """Reading was not continuous: a fetch failed, or the partition was away or held back."""

@@ -116,7 +116,7 @@ class Task:
     # -- steady -------------------------------------------------------------------------------------------
 
     def apply(self, fetched: Fetched) -> None:
-        """Hand what was fetched to the stage. Raises `Superseded`."""
+        """Hand what was fetched to the stage. Raises `Superseded` and `SchemasMissing`."""
         self.stage.apply(fetched)
 
     @property

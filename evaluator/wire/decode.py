@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch, Int64s, Picked, listed
+from evaluator.errors import SchemasMissing
 from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
 from evaluator.wire.column import Column, Kinds
@@ -30,7 +31,7 @@ from evaluator.wire.records import Record, Records
 from evaluator.wire.rejection import Fault, Faults, Reason, Rejection, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -152,6 +153,12 @@ class SourceDecoder:
             paths += [] if matcher is None else matcher.fields
         paths += self._classifier.fields
         return list(dict.fromkeys(path for path in paths if path is not None))
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raises `SchemasMissing` where `decode` or `prime` would, but before anything of the records was counted."""
+        missing = schemas_missing(self._source, Records.of(records).values)
+        if missing:
+            raise SchemasMissing(missing)
 
     def decode(
         self,
@@ -352,6 +359,15 @@ class SourceDecoder:
 
     def _texts(self, events: _Events, path: str | None) -> list[str]:
         return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])
+
+
+def schemas_missing(source: SourceConfig, values: Iterable[bytes | None]) -> list[int]:
+    """The schemas that these values name and the source does not know yet."""
+    schema_of = formats.get(source.format).schema_of
+    if schema_of is None or source.schemas is None or source.schemas.known.is_complete:
+        return []
+    named = (schema_of(value) for value in values if value is not None)
+    return source.schemas.known.missing(schema for schema in named if schema is not None)
 
 
 def _place(events: _Events, event: int, records: Records) -> tuple[int, int]:

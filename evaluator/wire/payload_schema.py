@@ -16,13 +16,9 @@ from typing import TYPE_CHECKING, Any
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    Decode = Callable[[bytes], object]
-    """From a payload to the JSON value that it holds, or the fault that it holds none."""
-
-    Schemas = Callable[[int], Decode | None]
-    """The schema of an id; None where there is none."""
+    from evaluator.wire.schemas import Decode
 
 EXTRA = "registry"
 NEEDS = ("fastavro", "google.protobuf")

@@ -7,24 +7,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluator.wire.config.finding import Code, Refused
+from evaluator.wire.config.model import SchemaFolder
 from evaluator.wire.formats.json import parse
 from evaluator.wire.payload_schema import avro, protobuf
 from evaluator.wire.rejection import MAX_DETAIL, Fault
+from evaluator.wire.schemas import Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from evaluator.wire.payload_schema import Decode
+    from evaluator.wire.schemas import Decode
 
 
-def load(folder: str) -> Mapping[int, Decode]:
+def load(folder: str) -> SchemaFolder:
     """The schemas of a folder. Raises `Refused` where one cannot be used."""
     found: dict[int, Decode] = {}
+    digests: dict[str, str] = {}
     try:
         paths = sorted(Path(folder).iterdir())
     except OSError as bad:
@@ -38,12 +42,14 @@ def load(folder: str) -> Mapping[int, Decode]:
         if not (path.stem.isascii() and path.stem.isdigit()) or int(path.stem) in found:
             raise Refused(Code.BAD_VALUE, f"{path} is not named after a schema id of its own, as in 42{path.suffix}")
         try:
-            found[int(path.stem)] = make(path.read_bytes())
+            content = path.read_bytes()
+            digests[path.name] = hashlib.sha256(content).hexdigest()
+            found[int(path.stem)] = make(content)
         except (OSError, ValueError) as bad:
             raise Refused(Code.BAD_VALUE, f"{path} is no schema that can be used: {bad}"[:MAX_DETAIL]) from None
     if not found:
         raise Refused(Code.BAD_VALUE, f"the folder {folder} holds no schemas; they are files such as 42.avsc")
-    return found
+    return SchemaFolder(digests, Schemas(found, is_complete=True))
 
 
 def _descriptors(raw: bytes) -> Decode:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, UNMATCHED, SeriesTable
+from evaluator.runtime.registries import learn_named
 from evaluator.wire.config.load import Config, load_rules
 from evaluator.wire.decode import SourceDecoder
 from evaluator.wire.records import Record
@@ -55,12 +56,18 @@ def bare(name: str) -> dict[str, Any]:
     return {"format": name, **({"schemas": str(SCHEMAS)} if name == "registry" else {})}
 
 
-def config_of(source: Mapping[str, Any], group_by: Sequence[str] = (), **sections: Any) -> Config:
-    """The rules with this source and one surface of it."""
+def config_of(
+    source: Mapping[str, Any],
+    group_by: Sequence[str] = (),
+    more_sources: Mapping[str, Mapping[str, Any]] | None = None,
+    **sections: Any,
+) -> Config:
+    """The rules with this source and one surface of it, and perhaps more sources."""
     groups = [{"field": path, "as": f"label{number}"} for number, path in enumerate(group_by)]
     surface = {"source": "events", **({"group_by": groups} if groups else {})}
     rules = {
-        "version": 1, "sources": {"events": {"topic": "t", **source}}, "surfaces": {"surface": surface}, **sections,
+        "version": 1, "sources": {"events": {"topic": "t", **source}, **(more_sources or {})},
+        "surfaces": {"surface": surface}, **sections,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rules.yaml"
@@ -82,7 +89,12 @@ def record(offset: int, value: bytes | str | object, headers: Mapping[str, str] 
 
 def seen(source: Mapping[str, Any], *records: Record, group_by: Sequence[str] = ()) -> Seen:
     """Decode the records of one partition."""
-    config = source_of(source, group_by)
+    return seen_by(source_of(source, group_by), *records)
+
+
+def seen_by(config: SourceConfig, *records: Record) -> Seen:
+    """Decode the records of one partition of this source, of which a registry is asked for the schemas first."""
+    learn_named(config, [each.value for each in records])
     table = SeriesTable({surface.name: surface.max_series for surface in config.surfaces})
     decoded = SourceDecoder(config).decode(records, table, None)
     batch = decoded.events

@@ -110,6 +110,15 @@ def test_a_doubt_is_one_line_that_says_what_to_do(edit: tuple[str, str], expecte
     assert warnings(tmp_path, edit) == [expected]
 
 
+def test_a_password_over_http_draws_a_warning(tmp_path: Path) -> None:
+    registry = "format: registry, schemas: {{url: '{}://registry:8081', username: x, password_file: /x}}"
+    found = warnings(tmp_path, ("format: json", registry.format("http")))
+    assert [each.partition("sources")[2] for each in found] == [
+        ".events.schemas.url: the password goes over the network as it is; use https"
+    ]
+    assert warnings(tmp_path, ("format: json", registry.format("https"))) == []
+
+
 def test_an_objective_that_nothing_measures_draws_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, ("latency: ms, latency_unit: ms, ", "")) == [
         "8:3: warning[W109] slos.fast: the source events has no fields.latency, so this objective is never measured"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 from structlog.testing import capture_logs
 from unit.test_task import IN, Numbers
 
-from evaluator.errors import SchemasUnavailable
+from evaluator.errors import SchemasMissing, SchemasUnavailable
 from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.crew import Crew
 from evaluator.runtime.log.memory import MemoryLog
@@ -16,8 +17,11 @@ from evaluator.runtime.log.port import Outgoing, TopicSpec
 from evaluator.runtime.stage import Unobserved
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from evaluator.core.event import EpochUs
-    from evaluator.runtime.log.port import Fetched
+    from evaluator.runtime.clock import Clock
+    from evaluator.runtime.log.port import Fetched, Partition
     from evaluator.runtime.stage import Outbox
 
 
@@ -39,7 +43,9 @@ class Filling(Numbers):
         return super().freeze(now)
 
 
-async def crew_of(stage: Filling, delays: list[float]) -> tuple[Crew, MemoryLog]:
+async def crew_of(
+    stage: Filling, delays: list[float], registry: Callable[[Clock], Registry] | None = None
+) -> tuple[Crew, MemoryLog]:
     """A crew that reads one partition; each commit takes the next of `delays`."""
     clock = VirtualClock(asyncio.get_running_loop())
 
@@ -49,7 +55,8 @@ async def crew_of(stage: Filling, delays: list[float]) -> tuple[Crew, MemoryLog]
 
     log = MemoryLog(clock=clock, step=step)
     await log.create([TopicSpec("in", 1), TopicSpec("out", 1), TopicSpec("own", 1, compact=True)])
-    crew = Crew("numbers", ["in"], lambda _partition: stage, log, clock, Unobserved())
+    learn = None if registry is None else registry(clock).learn
+    crew = Crew("numbers", ["in"], lambda _partition: stage, log, clock, Unobserved(), learn=learn)
     await crew.consumer.start()
     return crew, log
 
@@ -84,35 +91,82 @@ def test_reading_waits_for_the_commit_under_way_when_the_next_outbox_is_full() -
     assert offsets[-2:] == [6, 20]
 
 
-UNAVAILABLE = ("http://registry:8081/schemas/ids/1", "refused")
-
-
 class Unreadable(Filling):
-    """Numbers whose schema cannot be had at the first two tries."""
+    """Numbers whose schema has to be learned first."""
 
-    tries = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_known = False
 
     def apply(self, fetched: Fetched) -> None:
-        if fetched.records:
-            self.tries += 1
-        if 0 < self.tries <= 2:
-            raise SchemasUnavailable(*UNAVAILABLE)
+        if fetched.records and not self.is_known:
+            raise SchemasMissing([7])
         super().apply(fetched)
 
 
-def test_records_whose_schema_cannot_be_had_are_read_again_until_it_can() -> None:
-    async def main() -> tuple[int, int]:
+class Registry:
+    """A registry that is away at the first tries, and takes a second for each."""
+
+    def __init__(
+        self, stage: Unreadable, clock: Clock, failures: int, journal: list[tuple[Partition, list[int]]] | None = None
+    ) -> None:
+        self.stage, self.clock, self.failures = stage, clock, failures
+        self.journal = [] if journal is None else journal
+
+    async def learn(self, partition: Partition, ids: Sequence[int]) -> None:
+        self.journal.append((partition, list(ids)))
+        await self.clock.sleep(1)
+        if len(self.journal) <= self.failures:
+            raise SchemasUnavailable("http://registry:8081/schemas/ids/7", "refused")
+        self.stage.is_known = True
+
+
+def test_a_partition_is_held_until_the_schemas_of_its_records_are_known_and_nothing_is_taken_over_again() -> None:
+    async def main() -> None:
         stage = Unreadable()
-        crew, log = await crew_of(stage, [])
+        crew, log = await crew_of(stage, [], lambda clock: Registry(stage, clock, failures=2))
         await log.append([Outgoing("in", None, b"%d" % number, 0) for number in range(3)])
+        while not crew.is_held(IN):
+            await turn(crew, 0.1)
+        assert (stage.next_offset, crew.running()[0].stage) == (0, stage)
         for _ in range(40):
             await turn(crew, 1)
-        return stage.tries, stage.next_offset
+        assert not crew.is_held(IN)
+        assert stage.next_offset == 3
+        assert stage.journal.count("restore") == 1
 
     with capture_logs() as logs:
-        tries, offset = run_virtual(main())
-    assert tries > 2
-    assert offset == 3
-    reasons = [each["reason"] for each in logs if each["event"] == "task.set_back"]
-    assert len(reasons) == 2
-    assert reasons[0].startswith("cannot read http://registry:8081/schemas/ids/1: refused")
+        run_virtual(main())
+    told = [(each["event"], each.get("reason", "")[:46]) for each in logs if "schemas" in each["event"]]
+    assert told == [
+        ("task.waits_for_schemas", "cannot read http://registry:8081/schemas/ids/7"), ("task.has_schemas", ""),
+    ]  # fmt: skip
+
+
+def test_a_partition_that_comes_back_while_its_schemas_are_asked_for_does_not_ask_again() -> None:
+    async def main() -> list[tuple[Partition, list[int]]]:
+        stage, journal = Unreadable(), list[tuple[Partition, list[int]]]()
+        crew, log = await crew_of(stage, [], lambda clock: Registry(stage, clock, failures=0, journal=journal))
+        await log.append([Outgoing("in", None, b"%d" % number, 0) for number in range(3)])
+        while not crew.is_held(IN):
+            await turn(crew, 0.1)
+        await crew.assigned([IN])
+        crew.settle()
+        for _ in range(10):
+            await turn(crew, 0.2)
+        assert stage.next_offset == 3
+        return journal
+
+    assert run_virtual(main()) == [(IN, [7])]
+
+
+def test_who_has_nobody_to_ask_is_told_what_is_missing() -> None:
+    async def main() -> None:
+        stage = Unreadable()
+        crew, log = await crew_of(stage, [])
+        await log.append([Outgoing("in", None, b"1", 0)])
+        for _ in range(10):
+            await turn(crew, 1)
+
+    with pytest.raises(SchemasMissing, match="nobody has asked for yet: 7"):
+        run_virtual(main())

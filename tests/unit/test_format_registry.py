@@ -14,10 +14,11 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message_factory import GetMessageClass
-from support.decoded import NOON, SCHEMAS, Event, Seen, bare, record, seen
+from support.decoded import NOON, SCHEMAS, Event, Seen, bare, config_of, record, seen
 
 from evaluator.wire import schema_files
 from evaluator.wire.config.finding import Refused
+from evaluator.wire.decode import SourceDecoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,11 +164,27 @@ def test_a_folder_of_schemas_is_checked_before_anything_is_read(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     if not why:
-        assert list(schema_files.load(str(tmp_path))) == [1]
+        assert schema_files.load(str(tmp_path)).known.find(1) is not None
         return
     with pytest.raises(Refused) as caught:
         schema_files.load(str(tmp_path))
     assert why in str(caught.value)
+
+
+def test_the_files_are_read_once_and_what_they_hold_is_part_of_what_a_rule_means(tmp_path: Path) -> None:
+    """Two replicas with other files under one revision would decode differently, and nobody would know."""
+    alert = {"surface": "surface", "when": "request_count > 5", "window": "5m", "severity": "page"}
+    hashes = []
+    for name, content in (("one", '"int"'), ("same", '"int"'), ("other", '"long"')):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "1.avsc").write_text(content)
+        config = config_of({"format": "registry", "schemas": str(folder)}, alerts={"A": alert})
+        hashes.append((config.rules.hash, config.rules.rules["A"].definition))
+        (folder / "1.avsc").unlink()
+        SourceDecoder(config.sources["events"])  # a take-over reads no files
+    assert hashes[0] == hashes[1]
+    assert all(mine != theirs for mine, theirs in zip(hashes[0], hashes[2], strict=True))
 
 
 def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
-"""A schema registry over HTTP: each schema is asked for once, and a registry that is away is no fault of the record."""
+"""A schema registry over HTTP: each schema is asked for once, and a registry that is away is no fault of the record.
+
+What is decoded depends on what is known, and never on who else reads, or on how a registry says what it says.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
@@ -10,10 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
-from support.decoded import NOON, SCHEMAS, Event, Seen, record, seen
+from support.decoded import NOON, SCHEMAS, Event, Seen, config_of, record, seen, seen_by, source_of
 from unit.test_format_registry import avro, framed, protobuf
 
-from evaluator.errors import SchemasUnavailable
+from evaluator.core.event import SeriesTable
+from evaluator.errors import SchemasMissing, SchemasUnavailable
+from evaluator.runtime.registries import MOST_IDS, Registries, learn_named
+from evaluator.wire.config.model import RegistryConfig
+from evaluator.wire.decode import SourceDecoder
+from evaluator.wire.schema_registry import MOST_REFERENCES
+from evaluator.wire.schemas import MOST_ABSENT, Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +41,7 @@ class Registry(ThreadingHTTPServer):
         self.answers: Answers = {}
         self.journal: list[str] = []
         self.password: str | None = None
+        self.hangs: threading.Event | None = None
 
     @property
     def url(self) -> str:
@@ -46,10 +57,17 @@ class Handler(BaseHTTPRequestHandler):
         expected = self.server.password
         given = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
         status = 401 if expected is not None and given != expected else 404 if answer is None else 200
+        if answer is None:
+            answer = {"error_code": 40401 if self.path.startswith("/subjects") else 40403, "message": "not found"}
         if isinstance(answer, int):
             status = answer
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", f"{self.server.url}/elsewhere")
         self.end_headers()
+        if self.server.hangs is not None:
+            self.wfile.write(b" ")
+            self.server.hangs.wait()
         self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     def log_message(self, *_: object) -> None:
@@ -155,6 +173,9 @@ def test_json_needs_no_schema_but_that_there_is_one(registry: Registry) -> None:
         {"schema": '{"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null", "N"]}]}'},
         {"schema": '"int"', "references": [{"name": "x", "subject": "gone", "version": 1}]},
         {"schema": '"int"', "references": [{}]},
+        {"schema": '"int"', "references": ["x"]},
+        {"schema": '"int"', "references": 5},
+        {"schema": "[" * 100_000},
         {"schema": "{}", "schemaType": "XML"},
     ],
 )
@@ -167,11 +188,152 @@ def test_a_schema_that_cannot_be_used_rejects_its_records_and_is_not_asked_for_a
     assert registry.journal.count("/schemas/ids/4") == 1
 
 
-@pytest.mark.parametrize("answer", [500, 503, 429, b"<html>", b"[]", b"{}", {"schema": 5}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        500, 503, 429, 404, 302, b"<html>", b"[]", b"{}", {"schema": 5}, pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
 def test_a_registry_that_does_not_answer_is_no_fault_of_the_record(answer: Any, registry: Registry) -> None:
     registry.answers["/schemas/ids/1"] = answer
     with pytest.raises(SchemasUnavailable, match="cannot read http://127"):
         seen(source(registry), record(0, avro()))
+
+
+def test_a_404_without_a_word_about_the_schema_is_asked_again(registry: Registry) -> None:
+    """It may be that of a proxy, of another path, or of a registry that has not read its own topic yet."""
+    config = source_of(source(registry))
+    registry.answers["/schemas/ids/1"] = 404
+    with pytest.raises(SchemasUnavailable, match="status 404"):
+        seen_by(config, record(0, avro()))
+    registry.answers["/schemas/ids/1"] = AVRO
+    assert seen_by(config, record(0, avro())) == Seen([EVENT])
+
+
+def test_a_password_does_not_follow_to_where_an_answer_points(registry: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3cret")
+    registry.answers["/schemas/ids/1"] = 302
+    registry.answers["/elsewhere"] = AVRO
+    registry.password = "reader:s3cret"
+    with pytest.raises(SchemasUnavailable, match="status 302"):
+        seen(source(registry, username="reader", password_file=str(file)), record(0, avro()))
+    assert registry.journal == ["/schemas/ids/1"]
+
+
+def test_schemas_that_refer_to_each_other_in_a_circle_cannot_be_used(registry: Registry) -> None:
+    registry.answers["/schemas/ids/4"] = {"schema": '"a.A"', "references": [ref("a.A", "a")]}
+    registry.answers["/subjects/a/versions/1"] = {"schema": named("A", '"a.B"'), "references": [ref("a.B", "b")]}
+    registry.answers["/subjects/b/versions/1"] = {"schema": named("B", '"a.A"'), "references": [ref("a.A", "a")]}
+    assert seen(source(registry), record(0, framed(4, b""))) == Seen([], [(0, 0, "unsupported")])
+    assert len(registry.journal) == 3
+
+
+def test_references_without_end_cannot_be_used(registry: Registry) -> None:
+    for number in range(MOST_REFERENCES + 5):
+        more = {"references": [ref(f"a.R{number + 1}", f"s{number + 1}")]}
+        registry.answers[f"/subjects/s{number}/versions/1"] = {"schema": named(f"R{number}", '"int"'), **more}
+    registry.answers["/schemas/ids/4"] = {"schema": '"int"', "references": [ref("a.R0", "s0")]}
+    assert seen(source(registry), record(0, framed(4, b""))) == Seen([], [(0, 0, "unsupported")])
+    assert len(registry.journal) == MOST_REFERENCES + 1
+
+
+def ref(name: str, subject: str) -> Answers:
+    return {"name": name, "subject": subject, "version": 1}
+
+
+def named(name: str, kind: str) -> str:
+    return f'{{"type":"record","name":"{name}","namespace":"a","fields":[{{"name":"x","type":{kind}}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("imported", "reason"),
+    [
+        ("google/protobuf/type.proto", ""),  # which imports another that imports nothing
+        ("google/protobuf/unheard.proto", "unsupported"),
+        ("google/protobuf/../../os.proto", "unsupported"),
+    ],
+)
+def test_files_that_protobuf_brings_along_are_there_with_all_that_they_import(
+    imported: str, reason: str, registry: Registry
+) -> None:
+    file = FileDescriptorProto(package="shop", syntax="proto3", dependency=[imported])
+    file.message_type.add(name="Request")
+    answer = {"schema": encoded(file), "schemaType": "PROTOBUF"}
+    registry.answers |= {"/schemas/ids/5": answer, "/schemas/ids/5?format=serialized": answer}
+    config = {**source(registry), "fields": {"time": "record.timestamp"}}
+    found = seen(config, record(0, framed(5, b"\0")))
+    assert found.rejections == ([(0, 0, reason)] if reason else [])
+
+
+def test_a_decoder_asks_nobody(registry: Registry) -> None:
+    """Neither for events nor, at a commit, for their trace ids: it says what is missing before anything is counted."""
+    config = source_of({**source(registry), "fields": {"time": "time", "trace_id": "route"}})
+    decoder, table = SourceDecoder(config), SeriesTable({"surface": 10})
+    records = [record(0, avro()), record(1, framed(9, b"")), record(2, avro())]
+    with pytest.raises(SchemasMissing) as caught:
+        decoder.check(records)
+    assert caught.value.ids == [1, 9]
+    registry.answers["/schemas/ids/1"] = AVRO
+    learn_named(config, [each.value for each in records])
+    decoder.check(records)
+    registry.answers.clear()
+    batch = decoder.decode(records, table, None).events
+    assert batch.trace_ids([0, 1]) == ["/pay", "/pay"]
+    assert registry.journal == ["/schemas/ids/1", "/schemas/ids/9"]
+
+
+def test_ids_of_nothing_are_forgotten_before_they_fill_the_memory() -> None:
+    schemas = Schemas()
+    for schema in range(MOST_ABSENT + 1):
+        schemas.learn(schema, None)
+    assert schemas.missing([0, 1, MOST_ABSENT]) == [0]
+
+
+async def test_partitions_that_wait_for_one_schema_ask_for_it_once(registry: Registry) -> None:
+    registry.answers["/schemas/ids/1"] = AVRO
+    config = source_of(source(registry))
+    registries = Registries({"events": config})
+    await asyncio.gather(*(registries.learn("events", [1]) for _ in range(4)))
+    assert registry.journal == ["/schemas/ids/1"]
+    assert seen_by(config, record(0, avro())) == Seen([EVENT])
+
+
+async def test_garbage_is_asked_for_a_few_ids_at_a_time(registry: Registry) -> None:
+    config = source_of(source(registry))
+    await Registries({"events": config}).learn("events", range(1000))
+    assert len(registry.journal) == MOST_IDS
+
+
+async def test_what_came_before_a_registry_went_away_is_known(registry: Registry) -> None:
+    registry.answers |= {"/schemas/ids/1": AVRO, "/schemas/ids/2": 503}
+    config = source_of(source(registry))
+    registries = Registries({"events": config})
+    await registries.learn("events", [1, 2])
+    assert seen_by(config, record(0, avro())) == Seen([EVENT])
+    with pytest.raises(SchemasUnavailable, match="status 503"):
+        await registries.learn("events", [1, 2])
+
+
+async def test_a_registry_that_drips_is_given_up_after_a_while(registry: Registry) -> None:
+    registry.answers["/schemas/ids/1"] = AVRO
+    registry.hangs = threading.Event()
+    config = source_of(source(registry))
+    try:
+        with pytest.raises(SchemasUnavailable, match="no answer within"):
+            await Registries({"events": config}, deadline_s=0.05).learn("events", [1])
+    finally:
+        registry.hangs.set()
+
+
+def test_sources_of_one_registry_share_what_is_known_of_it(registry: Registry) -> None:
+    sources = {"other": {"topic": "o", **source(registry)}, "third": {"topic": "p", **source(registry, username="x",
+               password_file="/x")}}  # fmt: skip
+    config = config_of(source(registry), more_sources=sources)
+    events, other, third = (config.sources[name].schemas for name in ("events", "other", "third"))
+    assert isinstance(events, RegistryConfig)
+    assert events is other
+    assert events is not third
 
 
 def test_a_registry_that_is_not_there_is_no_fault_of_the_record() -> None:

@@ -1,4 +1,4 @@
-"""From checked entries to the values that the core and the decoder work with. Nothing here can fail."""
+"""From checked entries to the values that the core and the decoder work with. What could fail was checked before."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from evaluator.wire.config.model import FieldsConfig, LatencySpan, RegistryConfi
 from evaluator.wire.preset import PRESETS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evaluator.core.event import DurationUs
     from evaluator.wire.config.entry import (
         AlertEntry,
@@ -26,16 +28,20 @@ if TYPE_CHECKING:
         SurfaceEntry,
     )
     from evaluator.wire.config.files import Entries
-    from evaluator.wire.config.model import SourceDefaults
+    from evaluator.wire.config.model import SchemaFolder, SourceDefaults
 
 
-def rules_of(entries: Entries) -> tuple[RuleSet, dict[str, SourceConfig]]:
-    """The core's rules and the decoder's sources."""
+def rules_of(entries: Entries, load: Callable[[str], SchemaFolder]) -> tuple[RuleSet, dict[str, SourceConfig]]:
+    """The core's rules and the decoder's sources; `load` reads a folder of schemas, or has read it already."""
+    registries: dict[RegistryConfig, RegistryConfig] = {}
     surfaces = {name: _surface(name, entry) for name, entry in entries.surfaces.items()}
     matching = {name: _matching(surfaces[name], entry) for name, entry in entries.surfaces.items()}
     sources = {
         name: _source_config(
-            name, entry, tuple(matching[each.name] for each in surfaces.values() if each.source == name)
+            name,
+            entry,
+            tuple(matching[each.name] for each in surfaces.values() if each.source == name),
+            _schemas(entry.schemas, load, registries),
         )
         for name, entry in entries.sources.items()
     }
@@ -72,7 +78,9 @@ def _source(name: str, entry: SourceEntry) -> Source:
     )
 
 
-def _source_config(name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig, ...]) -> SourceConfig:
+def _source_config(
+    name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig, ...], schemas: SchemaFolder | RegistryConfig | None
+) -> SourceConfig:
     return SourceConfig(
         name=name,
         topic=entry.topic,
@@ -87,14 +95,20 @@ def _source_config(name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig,
         idle_after=entry.idle_after,
         max_future=entry.max_future,
         start=entry.start,
-        schemas=_schemas(entry.schemas),
+        schemas=schemas,
     )
 
 
-def _schemas(entry: str | RegistryEntry | None) -> str | RegistryConfig | None:
-    if not isinstance(entry, RegistryEntry):
-        return entry
-    return RegistryConfig(entry.url, entry.username, entry.password_file)
+def _schemas(
+    entry: str | RegistryEntry | None,
+    load: Callable[[str], SchemaFolder],
+    registries: dict[RegistryConfig, RegistryConfig],
+) -> SchemaFolder | RegistryConfig | None:
+    """Sources that name one registry share what is known of it."""
+    if isinstance(entry, RegistryEntry):
+        registry = RegistryConfig(entry.url, entry.username, entry.password_file)
+        return registries.setdefault(registry, registry)
+    return None if entry is None else load(entry)
 
 
 def _where(entry: SourceEntry) -> Matcher | None:

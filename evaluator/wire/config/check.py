@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evaluator.core.condition import LATENCIES, RATIOS, Kind
-from evaluator.wire import formats, schema_files
+from evaluator.wire import formats
 from evaluator.wire.config.assemble import fields_of, group_of
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.entry import RegistryEntry
 from evaluator.wire.config.finding import Code, Finding, Refused, guidance, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from evaluator.wire.config.entry import AlertEntry, SourceEntry, SurfaceEntry
     from evaluator.wire.config.files import Entries
     from evaluator.wire.config.finding import Path
+    from evaluator.wire.config.model import SchemaFolder
     from evaluator.wire.formats import Format
+
+    Load = Callable[[str], SchemaFolder]
 
 BUILT_IN_LABELS = ("alertname", "surface", "severity", "slo", "team")
 
@@ -26,8 +29,8 @@ _SAMPLED_WRONG = RATIOS | {Kind.QUANTILE}
 _SINGULAR = {"sources": "source", "surfaces": "surface", "slos": "SLO"}
 
 
-def errors_between(entries: Entries) -> Iterator[Finding]:
-    """Every error that no entry shows on its own."""
+def errors_between(entries: Entries, load: Load) -> Iterator[Finding]:
+    """Every error that no entry shows on its own; `load` reads a folder of schemas. Raises nothing."""
     if not entries.names("sources") and not entries.findings:
         place = entries.start
         yield Finding.at(
@@ -35,7 +38,7 @@ def errors_between(entries: Entries) -> Iterator[Finding]:
         )
     yield from _topics(entries)
     for name, source in entries.sources.items():
-        yield from _source(entries, ("sources", name), source)
+        yield from _source(entries, ("sources", name), source, load)
     for name, surface in entries.surfaces.items():
         yield from _reference(entries, ("surfaces", name, "source"), "sources", surface.source)
         yield from _group_labels(entries, ("surfaces", name), surface)
@@ -62,12 +65,12 @@ def _topics(entries: Entries) -> Iterator[Finding]:
             yield _value(entries, Code.TOPIC_TWICE, ("sources", name, "topic"), message)
 
 
-def _source(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Finding]:
+def _source(entries: Entries, path: Path, source: SourceEntry, load: Load) -> Iterator[Finding]:
     written, at = source.fields, (*path, "fields")
     if source.format not in formats.known():
         yield _format(entries, (*path, "format"), source.format)
         return
-    yield from _reading(entries, path, source)
+    yield from _reading(entries, path, source, load)
     fields = fields_of(source)
     if isinstance(fields.latency, str) and fields.latency_unit is None:
         message = 'missing key "latency_unit": say what unit the latency is in, for example latency_unit: ms'
@@ -85,7 +88,7 @@ def _source(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Findi
         yield _key(entries, Code.KEY_NEEDS_KEY, (*path, "dedup"), message)
 
 
-def _reading(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Finding]:
+def _reading(entries: Entries, path: Path, source: SourceEntry, load: Load) -> Iterator[Finding]:
     """What the format itself needs, and what only other formats know."""
     format_ = formats.get(source.format)
     if not format_.is_installed:
@@ -93,13 +96,13 @@ def _reading(entries: Entries, path: Path, source: SourceEntry) -> Iterator[Find
     if source.preset is not None and source.format != "json":
         message = f"presets are dialects of the format json; the format {source.format} has fields of its own"
         yield _key(entries, Code.KEYS_EXCLUDE, (*path, "preset"), message)
-    yield from _schemas(entries, path, source, is_installed=format_.is_installed)
+    yield from _schemas(entries, path, source, load if format_.is_installed else None)
     if "batch" in source.model_fields_set and format_.batch is not None:
         message = f"the format {source.format} says by itself how many events a record holds; leave batch out"
         yield _key(entries, Code.KEYS_EXCLUDE, (*path, "batch"), message)
 
 
-def _schemas(entries: Entries, path: Path, source: SourceEntry, *, is_installed: bool) -> Iterator[Finding]:
+def _schemas(entries: Entries, path: Path, source: SourceEntry, load: Load | None) -> Iterator[Finding]:
     """Schemas that are missing, that nobody needs, or that cannot be used."""
     if source.format != "registry":
         if source.schemas is not None:
@@ -112,9 +115,9 @@ def _schemas(entries: Entries, path: Path, source: SourceEntry, *, is_installed:
         if (source.schemas.username is None) != (source.schemas.password_file is None):
             message = "username and password_file go together; write both, or none"
             yield _key(entries, Code.KEY_NEEDS_KEY, (*path, "schemas"), message)
-    elif is_installed:
+    elif load is not None:
         try:
-            schema_files.load(source.schemas)
+            load(source.schemas)
         except Refused as bad:
             yield _value(entries, bad.code, (*path, "schemas"), str(bad))
 

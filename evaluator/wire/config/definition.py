@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluator.core.condition import LATENCIES, Kind
 from evaluator.wire.config.matcher import Matcher
+from evaluator.wire.config.model import RegistryConfig
 
 if TYPE_CHECKING:
     from evaluator.core.condition import Condition
@@ -63,8 +64,10 @@ def _source(source: SourceConfig, kinds: set[Kind]) -> dict[str, object]:
     used = _fields_used(source.fields, kinds)
     if source.dedup:
         used |= {"id": source.fields.id, "dedup": source.dedup}
+    schemas = source.schemas
     return {
         "format": source.format,
+        "schemas": {"registry": schemas.url} if isinstance(schemas, RegistryConfig) else _plain(schemas),
         "where": _plain(source.where),
         "batch": source.batch,
         "out_of_orderness": source.out_of_orderness,
@@ -106,7 +109,8 @@ def _plain(value: object) -> object:
 
 
 def _fields(value: Any, without: frozenset[str] = frozenset()) -> dict[str, object]:  # noqa: ANN401  # any dataclass
-    return {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name not in without}
+    named = [each.name for each in fields(value) if each.compare and each.name not in without]
+    return {name: _plain(getattr(value, name)) for name in named}
 
 
 def _sha256(value: Mapping[str, object]) -> str:

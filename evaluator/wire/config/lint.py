@@ -10,6 +10,7 @@ from evaluator.core.verdict import min_samples
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.finding import Code, Finding, shown
 from evaluator.wire.config.matcher import Equals, looks_like_operator
+from evaluator.wire.config.model import RegistryConfig
 from evaluator.wire.text import percent
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def warnings_of(entries: Entries, rules: RuleSet, sources: Mapping[str, SourceCo
                 f"Set max_future to at most {format_duration(source.out_of_orderness)}"
             )
             yield _warning(entries, Code.FUTURE_BEYOND_LATENESS, ("sources", name), message)
+    for name, config in sources.items():
+        registry = config.schemas
+        if isinstance(registry, RegistryConfig) and registry.username and not registry.url.startswith("https:"):
+            message = "the password goes over the network as it is; use https"
+            yield _warning(entries, Code.PASSWORD_IN_CLEAR, ("sources", name, "schemas", "url"), message)
     yield from _literals(entries)
     for name, surface in rules.surfaces.items():
         if not surface.owners:

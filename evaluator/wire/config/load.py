@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from evaluator.core.rule import RuleSet
 from evaluator.errors import ConfigError
+from evaluator.wire import schema_files
 from evaluator.wire.config.assemble import rules_of
 from evaluator.wire.config.check import errors_between
 from evaluator.wire.config.files import read
@@ -39,10 +41,11 @@ def load_rules(paths: Sequence[Path | str]) -> Config:
         message = "no rules file given; name at least one, for example config/evaluator.yaml"
         raise ConfigError(message)
     entries = read(paths)
-    findings = [*entries.findings, *errors_between(entries)]
+    load = cache(schema_files.load)  # what was checked is what is used: the files may change meanwhile
+    findings = [*entries.findings, *errors_between(entries, load)]
     if findings:
         raise ConfigError("\n".join(map(str, _in_order(findings, entries.files))))
-    rules, sources = rules_of(entries)
+    rules, sources = rules_of(entries, load)
     surfaces = {surface.name: surface for source in sources.values() for surface in source.surfaces}
     warnings = _in_order(warnings_of(entries, rules, sources), entries.files)
     return Config(rules, sources, {name: surfaces[name] for name in rules.surfaces}, tuple(warnings))

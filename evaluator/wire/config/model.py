@@ -5,12 +5,14 @@ The core has its own, smaller view of the same things (`evaluator/core/rule.py`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from evaluator.core.event import DurationUs
 from evaluator.core.rule import GroupField
 from evaluator.wire.config.matcher import Matcher
+from evaluator.wire.schemas import Schemas
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 LatencyUnit = Literal["s", "ms", "us", "ns"]
@@ -82,12 +84,22 @@ class SurfaceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaFolder:
+    """Schemas that were read from files: what is in those says what they are, not where they are."""
+
+    digests: Mapping[str, str]
+    """SHA-256 by the name of the file."""
+    known: Schemas = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """A schema registry over HTTP; the password is in a file."""
+    """A schema registry over HTTP; the password is in a file. `known` is what it has said until now."""
 
     url: str
     username: str | None = None
     password_file: str | None = None
+    known: Schemas = field(default_factory=Schemas, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +107,7 @@ class SourceConfig:
     """A topic and how its records become events.
 
     `surfaces` are in config order: an event belongs to the first whose `match` holds. Events that fail
-    `where` are skipped. `start` counts only when a source is read for the first time. `schemas` is a folder of them
-    or a registry.
+    `where` are skipped. `start` counts only when a source is read for the first time.
     """
 
     name: str
@@ -112,4 +123,4 @@ class SourceConfig:
     idle_after: DurationUs = SECONDS_30
     max_future: DurationUs = SECONDS_30
     start: Start = "earliest"
-    schemas: str | RegistryConfig | None = None
+    schemas: SchemaFolder | RegistryConfig | None = None

@@ -59,6 +59,8 @@ class Reader(Protocol):
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:
         """Read `values`, which are the values of `records` (none of them None). Total: no bytes make it raise.
 
+        But where they name schemas: those have to be known, else it raises `SchemasMissing`.
+
         Which events there are, and which are faults, does not depend on the paths: those that nobody needs yet are
         asked for later, of the events that were found. With the batch form "one" a record has one event at most.
         """
@@ -72,6 +74,7 @@ class Format:
     own time, latency, filter), where the config says nothing. `batch` is how many events its records hold; None where
     the config says it. `needs` are modules of the optional `extra` without which it cannot read anything. `only` is
     what the format is about: anything else in its topic is skipped, whatever filter the config has beside it.
+    `schema_of` gives the id of the schema that a value names, None where it names none.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Format:
     extra: str | None = None
     needs: tuple[str, ...] = ()
     only: Matcher | None = None
+    schema_of: Callable[[bytes], int | None] | None = None
 
     @property
     def is_installed(self) -> bool:

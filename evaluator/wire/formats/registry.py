@@ -4,47 +4,45 @@ byte 0    zero
 1 to 4    the schema id, the highest byte first
 5 ...     Avro, Protobuf (behind the numbers of its message in the file) or JSON
 
-Schemas come from a folder, or from a registry, which is asked when a record names one for the first time.
+The schemas are those of the source, from a folder or from a registry; it reads what names one that is known.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluator.wire import payload_schema, schema_files
-from evaluator.wire.config.model import RegistryConfig
+from evaluator.wire import payload_schema
 from evaluator.wire.formats import Format, Read, Reader, Row, read_each
 from evaluator.wire.formats.json import row_of
 from evaluator.wire.rejection import Fault, Reason
+from evaluator.wire.schemas import Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evaluator.wire.config.model import SourceConfig
-    from evaluator.wire.payload_schema import Schemas
     from evaluator.wire.records import Records
 
 _MAGIC = 0
 _HEADER = 5
 
 
-def _schemas_of(source: SourceConfig) -> Schemas:
-    if isinstance(source.schemas, RegistryConfig):
-        from evaluator.wire.schema_registry import SchemaRegistry  # noqa: PLC0415  # its urllib takes 40 ms to import
-
-        return SchemaRegistry(source.schemas)
-    return schema_files.load(source.schemas or "").get
+def _named(value: bytes) -> int | None:
+    """The id of the schema that a value names; None where it names none."""
+    if len(value) < _HEADER or value[0] != _MAGIC:
+        return None
+    return int.from_bytes(value[1:_HEADER], "big")
 
 
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
-    find = _schemas_of(source)
+    schemas = Schemas(is_complete=True) if source.schemas is None else source.schemas.known
     parts = [tuple(path.split(".")) for path in paths]
 
     def event(value: bytes) -> Sequence[Row | Fault]:
-        if len(value) < _HEADER or value[0] != _MAGIC:
+        schema = _named(value)
+        if schema is None:
             return [Fault(Reason.WRONG_SHAPE, "it does not begin with a zero and the id of a schema")]
-        schema = int.from_bytes(value[1:_HEADER], "big")
-        decode = find(schema)
+        decode = schemas.find(schema)
         if decode is None:
             return [Fault(Reason.UNSUPPORTED, f"there is no schema {schema}")]
         payload = decode(value[_HEADER:])
@@ -57,4 +55,13 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
     return read
 
 
-FORMATS = (Format("registry", _reader, batch="one", extra=payload_schema.EXTRA, needs=payload_schema.NEEDS),)
+FORMATS = (
+    Format(
+        "registry",
+        _reader,
+        batch="one",
+        extra=payload_schema.EXTRA,
+        needs=payload_schema.NEEDS,
+        schema_of=_named,
+    ),
+)

@@ -1,0 +1,100 @@
+"""What records name is asked for beside the loop, and then known to the decoders.
+
+    a fetch names schemas that are not known -> its partition is held -> asked for in a thread, within a deadline
+    -> known -> the partition is read on, from the same offset
+
+A registry that cannot be asked is no fault of a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from evaluator.errors import SchemasUnavailable
+from evaluator.wire.config.model import RegistryConfig
+from evaluator.wire.decode import schemas_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from evaluator.runtime.inquiry import Inquiry
+    from evaluator.wire.config.model import SourceConfig
+    from evaluator.wire.schemas import Decode
+
+DEADLINE_S = 10.0
+"""For all that is asked for at once, however slowly it drips. What came until then is known."""
+
+MOST_IDS = 64
+"""Asked for at once. More, and a partition of garbage keeps others waiting; fewer, and it takes more turns."""
+
+
+class Registries:
+    """Makes schemas known to the decoders of these sources. Each registry is asked by one at a time.
+
+    So what all partitions of a source wait for is asked for once.
+    """
+
+    def __init__(self, sources: Mapping[str, SourceConfig], deadline_s: float = DEADLINE_S) -> None:
+        self._sources, self._deadline_s = sources, deadline_s
+        self._turns: defaultdict[RegistryConfig, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def learn(self, source: str, ids: Sequence[int]) -> None:
+        """Ask for the first of these schemas. Raises `SchemasUnavailable` where not one of them can be had."""
+        registry = self._sources[source].schemas
+        if not isinstance(registry, RegistryConfig):
+            return
+        async with self._turns[registry]:
+            missing = registry.known.missing(ids)[:MOST_IDS]
+            if missing:
+                await self._ask(registry, missing)
+
+    async def _ask(self, registry: RegistryConfig, missing: Sequence[int]) -> None:
+        inquiry = _inquiry(registry)
+        work = asyncio.ensure_future(asyncio.to_thread(inquiry.run, missing))
+        # What fails after the deadline was told already.
+        work.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        try:
+            await asyncio.wait({work}, timeout=self._deadline_s)
+        finally:
+            inquiry.end()
+        found = inquiry.found.copy()
+        _learn(registry, found)
+        if not work.done():
+            if not found:
+                raise SchemasUnavailable(registry.url, f"no answer within {self._deadline_s:g} s")
+            return
+        error = work.exception()
+        if error is not None and not (found and isinstance(error, SchemasUnavailable)):
+            raise error
+
+
+def learn_named(source: SourceConfig, values: Iterable[bytes | None]) -> None:
+    """Ask for every schema that these values name, and wait: for a command that does nothing else meanwhile.
+
+    Raises `SchemasUnavailable`.
+    """
+    registry = source.schemas
+    if not isinstance(registry, RegistryConfig):
+        return
+    missing = schemas_missing(source, values)
+    if not missing:
+        return
+    inquiry = _inquiry(registry)
+    try:
+        inquiry.run(missing)
+    finally:
+        _learn(registry, inquiry.found)
+
+
+def _learn(registry: RegistryConfig, found: Mapping[int, Decode | None]) -> None:
+    for schema, decode in found.items():
+        registry.known.learn(schema, decode)
+
+
+def _inquiry(registry: RegistryConfig) -> Inquiry:
+    # Its http.client takes a while to import, and few sources have a registry.
+    from evaluator.runtime import inquiry  # noqa: PLC0415  # see above
+
+    return inquiry.Inquiry(registry)
