@@ -11,12 +11,12 @@ import importlib
 import io
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
+from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from evaluator.wire.schemas import Decode
 
@@ -27,27 +27,42 @@ NEEDS = ("fastavro", "google.protobuf")
 # -- Avro ----------------------------------------------------------------------------------------------------
 
 
+_WRAPPING = "EvaluatorPayload"
+"""A record of one field is on the wire what its field is. The library takes a union, a list or a name for a schema of
+its own, which may refer to no other; of a record it knows what was parsed with it. The name has no namespace, so that
+names within it keep theirs."""
+
+_MALFORMED = (KeyError, TypeError, AttributeError, RecursionError)
+
+
 def avro(schema: str | bytes, named: Sequence[str | bytes] = ()) -> Decode:
     """The decoder of an Avro schema; `named` are those that it refers to. Raises `ValueError` where it has none."""
     library, schemas = importlib.import_module("fastavro"), importlib.import_module("fastavro.schema")
     names: dict[str, Any] = {}
     try:
-        parsed = [library.parse_schema(_without_logical_types(json.loads(each)), names) for each in (*named, schema)]
-        problem = next(_traps(parsed[-1], (), names), None)
-    except (schemas.SchemaParseException, schemas.UnknownType, KeyError, TypeError, RecursionError) as bad:
+        for each in named:
+            library.parse_schema(_without_logical_types(json.loads(each)), names)
+        whole = {"name": "value", "type": _without_logical_types(json.loads(schema))}
+        parsed = library.parse_schema({"type": "record", "name": _WRAPPING, "fields": [whole]}, names)
+        extent = _Extents(names).of(parsed, ())
+    except (schemas.SchemaParseException, schemas.UnknownType, *_MALFORMED) as bad:
         message = f"{type(bad).__name__}: {bad}"
         raise ValueError(message) from None
-    if problem is not None:
-        raise ValueError(problem)
+    if extent.values > MOST_VALUES:
+        message = f"one record of it may hold more than {MOST_VALUES} values beside those of lists"
+        raise ValueError(message)
 
     def decode(payload: bytes) -> object:
         stream = io.BytesIO(payload)
         try:
-            value = library.schemaless_reader(stream, parsed[-1], None)
-        except (EOFError, IndexError, ValueError, OverflowError) as bad:
+            found = library.schemaless_reader(stream, parsed, None)
+        except (EOFError, IndexError, ValueError, OverflowError, *_MALFORMED) as bad:
             return Fault(Reason.WRONG_SHAPE, f"not of its Avro schema: {type(bad).__name__} {bad}"[:MAX_DETAIL])
         rest = len(payload) - stream.tell()
-        return Fault(Reason.WRONG_SHAPE, f"not of its Avro schema: {rest} bytes are left") if rest else value
+        if rest:
+            return Fault(Reason.WRONG_SHAPE, f"not of its Avro schema: {rest} bytes are left")
+        value: object = found["value"]
+        return value
 
     return decode
 
@@ -58,36 +73,91 @@ def _without_logical_types(node: Any) -> Any:  # noqa: ANN401  # any JSON
     return [_without_logical_types(each) for each in node] if isinstance(node, list) else node
 
 
-def _traps(schema: Any, within: tuple[str, ...], names: Mapping[str, Any]) -> Iterator[str]:  # noqa: ANN401  # of Avro
-    """What lets a few bytes exhaust the stack or the memory of the library, which knows no limits."""
-    match schema:
-        case str() if schema in within:
-            yield f"{schema} contains itself, so that a record could be nested without end"
-        case str() if schema in names:
-            yield from _traps(names[schema], within, names)
-        case list():
-            for each in schema:
-                yield from _traps(each, within, names)
-        case {"type": "record" | "error", "name": str(name), "fields": fields}:
-            for field in fields:
-                yield from _traps(field["type"], (*within, name), names)
-        case {"type": "array", "items": items}:
-            if _is_empty(items, names):
-                yield "it has a list of items that take no bytes, so that a record could hold any number of them"
-            yield from _traps(items, within, names)
-        case {"type": "map", "values": values}:
-            yield from _traps(values, within, names)
+MOST_VALUES = 10_000
+"""Of one record, without what is in lists. The widest schemas known have two thousand fields."""
+
+VALUES_PER_BYTE = 100
+"""Of an item of a list or map. Fields without bytes (null, a fixed of 0) are for nothing, so that nobody has many."""
+
+DEEPEST = 64
+"""Levels of records, lists, maps and unions: the library has no limit but the stack."""
 
 
-def _is_empty(schema: Any, names: Mapping[str, Any]) -> bool:  # noqa: ANN401  # a schema of Avro
-    match schema:
-        case "null" | {"type": "null"} | {"type": "fixed", "size": 0}:
-            return True
-        case str() if schema in names:
-            return _is_empty(names[schema], names)
-        case {"type": "record" | "error", "fields": fields}:
-            return all(_is_empty(field["type"], names) for field in fields)
-    return False
+class _Extent(NamedTuple):
+    """Of one value of a schema: how many values it is at most, without those in lists, in how many bytes at least."""
+
+    values: int
+    size: int
+    depth: int = 1
+
+
+class _Extents:
+    """Finds what would let a few bytes exhaust the stack or the memory of the library, which knows no limits.
+
+    Each named type is looked at once, however often it is used: a chain of types of which each uses the next one twice
+    is short to write.
+    """
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self._names = names
+        self._known: dict[str, _Extent] = {}
+
+    def of(self, schema: Any, within: tuple[str, ...]) -> _Extent:  # noqa: ANN401  # a schema of Avro
+        """The extent of a schema within these records. Raises `ValueError` where it is without bounds."""
+        match schema:
+            case str() if schema in self._names:
+                extent = self.of(self._names[schema], within)
+            case str():
+                extent = _Extent(1, _SIZES.get(schema, 1))
+            case list():
+                values, sizes, depths = zip(*(self.of(each, within) for each in schema), strict=True)
+                extent = _Extent(max(values), 1 + min(sizes), 1 + max(depths))
+            case {"type": "record" | "error", "name": str(name), "fields": fields}:
+                extent = self._of_record(name, fields, within)
+            case {"type": "array", "items": items}:
+                extent = _of_list(self.of(items, within))
+            case {"type": "map", "values": each}:
+                value = self.of(each, within)
+                extent = _of_list(value._replace(size=1 + value.size))  # a key takes a byte
+            case {"type": "fixed", "size": size}:
+                extent = _of_fixed(size)
+            case _:
+                extent = self.of(schema["type"], within)
+        if extent.depth > DEEPEST:
+            message = f"it is more than {DEEPEST} levels deep"
+            raise ValueError(message)
+        return extent
+
+    def _of_record(self, name: str, fields: Sequence[Any], within: tuple[str, ...]) -> _Extent:
+        if name in within:
+            message = f"{name} contains itself, so that a record could be nested without end"
+            raise ValueError(message)
+        if name not in self._known:
+            extents = [_Extent(1, 0), *(self.of(field["type"], (*within, name)) for field in fields)]
+            values, sizes, depths = zip(*extents, strict=True)
+            self._known[name] = _Extent(sum(values), sum(sizes), 1 + max(depths))
+        return self._known[name]
+
+
+def _of_list(item: _Extent) -> _Extent:
+    if not item.size:
+        message = "it has a list of items that take no bytes, so that a record could hold any number of them"
+        raise ValueError(message)
+    if item.values > VALUES_PER_BYTE * item.size:
+        message = f"it has a list whose items may be {item.values} values in {item.size} bytes"
+        raise ValueError(message)
+    return _Extent(1, 1, 1 + item.depth)
+
+
+def _of_fixed(size: object) -> _Extent:
+    if type(size) is not int or size < 0:
+        message = f"a fixed of the size {shown(size)}"
+        raise ValueError(message)
+    return _Extent(1, size)
+
+
+_SIZES = {"null": 0, "float": 4, "double": 8}
+"""Bytes of what is not one at least."""
 
 
 # -- Protobuf ------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from support.decoded import NOON, SCHEMAS, Event, Seen, bare, config_of, record,
 from evaluator.wire import schema_files
 from evaluator.wire.config.finding import Refused
 from evaluator.wire.decode import SourceDecoder
+from evaluator.wire.payload_schema import DEEPEST, MOST_VALUES
+from evaluator.wire.payload_schema import avro as decoder_of_avro
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +131,34 @@ def test_what_is_not_of_its_schema_is_rejected_and_its_neighbours_are_not(value:
     assert seen(SOURCE, record(0, avro()), record(1, value), record(2, avro())) == Seen([EVENT] * 2, [(1, 0, reason)])
 
 
+def doubling(levels: int) -> bytes:
+    """Records of which each has the next one twice, the last a null: two to the power of levels in no bytes."""
+    kind: object = "null"
+    for level in range(levels):
+        fields = [{"name": "a", "type": kind}, {"name": "b", "type": f"R{level - 1}" if level else "null"}]
+        kind = {"type": "record", "name": f"R{level}", "fields": fields}
+    last = {"type": "record", "name": "Last", "fields": [{"name": "x", "type": kind}, {"name": "n", "type": "int"}]}
+    return json.dumps(last).encode()
+
+
+def chain(levels: int) -> bytes:
+    """Records side by side, each of which has the one before it, so that each was seen before it is used."""
+    fields = [
+        {"name": f"f{level}", "type": {"type": "record", "name": f"R{level}", "fields": [
+            {"name": "x", "type": f"R{level - 1}" if level else "int"},
+        ]}}
+        for level in range(levels)
+    ]  # fmt: skip
+    return json.dumps({"type": "record", "name": "All", "fields": fields}).encode()
+
+
+def nested(levels: int) -> bytes:
+    kind: object = "int"
+    for _ in range(levels):
+        kind = {"type": "array", "items": kind}
+    return json.dumps(kind).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
@@ -151,6 +181,17 @@ def test_what_is_not_of_its_schema_is_rejected_and_its_neighbours_are_not(value:
             b'{"type": "array", "items": {"type": "record", "name": "E", "fields": [{"name": "x", "type": "null"}]}}',
             "it has a list of items that take no bytes",
         ),
+        ("1.avsc", b'{"type": "fixed", "name": "F", "size": "4"}', "a fixed of the size '4'"),
+        ("1.avsc", b'{"type": "array", "items": {"type": "fixed", "name": "F", "size": -1}}', "a fixed of the size -1"),
+        ("1.avsc", b'{"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}', "that take no bytes"),
+        ("1.avsc", b'{"type": "record", "name": "N", "fields": 5}', "is no schema that can be used"),
+        ("1.avsc", b"[]", "is no schema that can be used"),
+        pytest.param("1.avsc", b"[" * 100_000, "is no schema that can be used", id="deep_json"),
+        pytest.param("1.avsc", nested(DEEPEST), "levels deep", id="deep"),
+        pytest.param("1.avsc", chain(DEEPEST), "levels deep", id="deep_by_name"),
+        pytest.param("1.avsc", doubling(14), f"more than {MOST_VALUES} values", id="wide"),
+        pytest.param("1.avsc", doubling(60), f"more than {MOST_VALUES} values", id="so_wide_that_it_takes_for_ever"),
+        pytest.param("1.avsc", b'{"type":"array","items":%b}' % doubling(9), "whose items may be", id="wide_items"),
         ("2.desc", b"\xff", "is no schema that can be used"),
         ("2.desc", b"", "is no schema that can be used"),
         ("3.json", b"{", "is no schema that can be used"),
@@ -185,6 +226,25 @@ def test_the_files_are_read_once_and_what_they_hold_is_part_of_what_a_rule_means
         SourceDecoder(config.sources["events"])  # a take-over reads no files
     assert hashes[0] == hashes[1]
     assert all(mine != theirs for mine, theirs in zip(hashes[0], hashes[2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "value"),
+    [
+        ('["null", "shop.Took"]', b"\2\4", {"ms": 2}),
+        ('{"type": "array", "items": "shop.Took"}', b"\2\4\0", [{"ms": 2}]),
+        ('"shop.Took"', b"\4", {"ms": 2}),
+        ('{"type": "record", "name": "R", "fields": [{"name": "t", "type": "shop.Took"}]}', b"\4", {"t": {"ms": 2}}),
+        ('{"type": "record", "name": "R", "namespace": "shop", "fields": [{"name": "t", "type": "Took"}]}', b"\4",
+         {"t": {"ms": 2}}),
+        ('{"type": "map", "values": "Bare"}', b"\2\2k\0\0", {"k": "A"}),
+        ('"int"', b"\4", 2),
+    ],
+)  # fmt: skip
+def test_a_schema_of_any_kind_may_refer_to_others(schema: str, payload: bytes, value: object) -> None:
+    took = '{"type": "record", "name": "Took", "namespace": "shop", "fields": [{"name": "ms", "type": "int"}]}'
+    bare_name = '{"type": "enum", "name": "Bare", "symbols": ["A"]}'
+    assert decoder_of_avro(schema, [took, bare_name])(payload) == value
 
 
 def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
