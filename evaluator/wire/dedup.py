@@ -8,6 +8,11 @@ _MASKED = "xxxxxxxx-xxxx-"
 """How loggers that hide ids write every UUID. Taken for an id, it would make all events but one duplicates."""
 
 
+def is_masked(identity: str) -> bool:
+    """Whether an id says nothing."""
+    return identity.startswith(_MASKED)
+
+
 class Dedup:
     """The newest offset of every id of the last `reach` offsets of one partition, oldest first."""
 
@@ -25,7 +30,7 @@ class Dedup:
         An event without an id ("", or one that is masked) is always fresh.
         """
         self._forget(before=offset - self._reach)
-        if not identity or identity.startswith(_MASKED):
+        if not identity or is_masked(identity):
             return True
         seen = identity in self._newest
         self._newest[identity] = offset

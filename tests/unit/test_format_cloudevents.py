@@ -156,6 +156,32 @@ def test_an_event_is_the_same_if_source_and_id_are() -> None:
     assert (len(found.events), found.duplicates) == (3, 2)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"source": "a b", "id": "c"}, {"source": "a", "id": "b c"}),
+        ({"source": "/" + "s" * 300, "id": "1"}, {"source": "/" + "s" * 300, "id": "2"}),
+        ({"id": "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"}, {"id": "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"}),
+    ],
+    ids=["where_one_ends", "long_ones", "masked_ones"],
+)  # fmt: skip
+def test_events_of_another_source_or_id_are_others(one: dict[str, Any], other: dict[str, Any]) -> None:
+    found = seen({**SOURCE, "dedup": 10}, structured(0, **one), structured(1, **other))
+    assert (len(found.events), found.duplicates) == (2, 0)
+
+
+def test_a_time_that_is_not_there_is_the_records_for_the_event_only() -> None:
+    fields = {"latency": {"from": "ce.time", "to": "record.timestamp"}}
+    source = {"format": "cloudevents", "fields": fields}
+    assert seen(source, structured(time=None), group_by=["ce.time"]) == Seen([Event(0, "unknown", None, ("",), 1, "1")])
+
+
+def test_an_event_without_a_content_type_has_none() -> None:
+    headers = {f"ce_{name}": value for name, value in attributes().items()}
+    made = [record(0, DATA, headers), binary(1)]
+    assert seen({**SOURCE, "where": {"ce.datacontenttype": "*"}}, *made).skipped == 1
+
+
 def test_headers_that_are_null_or_no_text_are_nobodys_attributes() -> None:
     made = structured()
     odd = made._replace(headers=(*made.headers, ("ce_id", None), ("other", b"\xff")))

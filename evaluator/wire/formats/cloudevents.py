@@ -4,20 +4,22 @@
     binary       headers ce_id, ce_source, ce_specversion, ce_type    the value is the data
 
 Some producers write structured events without a content-type, so everything that is not binary is taken for one, if it
-says its `specversion`. Attributes are the fields `ce.NAME`. The time is optional there: without it, the record's
-timestamp counts.
+says its `specversion`. Attributes are the fields `ce.NAME`. The time is optional there: without it, the event is taken
+to be of the record's timestamp.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from evaluator.wire.config.model import FieldsConfig, SourceDefaults
-from evaluator.wire.field import lookup
+from evaluator.wire.dedup import is_masked
+from evaluator.wire.field import lookup, text_of
 from evaluator.wire.formats import Format, Read, read_within
 from evaluator.wire.formats.json import JsonReader, kind_of, parse, unreadable_as_json
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason, shown
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 
 _PREFIX, _HEADER = "ce.", "ce_"
 _TIME = "ce.time"
+_EVENT_TIME = "ce.time+record"
+"""Where an event does not say when it was, its record does."""
 _IDENTITY = "ce.source+id"
-"""An event is the same as another if both are; no attribute has a plus sign in its name."""
+"""An event is the same as another if both are. No attribute has a plus sign in its name."""
 
 _REQUIRED = ("id", "source", "specversion", "type")
 _VERSIONS = ("1.0", "0.3")
@@ -53,7 +57,8 @@ class CloudEventsReader:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
-        self._wanted = frozenset({*_REQUIRED, *(path.removeprefix(_PREFIX) for path in paths)})
+        named = (_TIME if path == _EVENT_TIME else path for path in paths)
+        self._wanted = frozenset({*_REQUIRED, *(path.removeprefix(_PREFIX) for path in named)})
         self._data = JsonReader([path for path in paths if not path.startswith(_PREFIX)], "one")
 
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:
@@ -74,13 +79,21 @@ class CloudEventsReader:
 def _attribute_column(path: str, found: Sequence[tuple[_Event | Fault, int]]) -> Column:
     events = [(event.attributes, stamp) for event, stamp in found if isinstance(event, _Event)]
     if path == _IDENTITY:
-        return [f"{attributes['source']} {attributes['id']}" for attributes, _ in events]
+        return [_identity(attributes) for attributes, _ in events]
+    if path == _EVENT_TIME:
+        times = [(attributes.get("time"), stamp if stamp > 0 else None) for attributes, stamp in events]
+        return [stamp if time is None else time for time, stamp in times]
     name = path.removeprefix(_PREFIX)
-    values = [attributes.get(name) for attributes, _ in events]
-    if path == _TIME:
-        stamps = [stamp if stamp > 0 else None for _, stamp in events]
-        return [stamp if value is None else value for value, stamp in zip(values, stamps, strict=True)]
-    return values
+    return [attributes.get(name) for attributes, _ in events]
+
+
+def _identity(attributes: Mapping[str, object]) -> str | None:
+    """The same text for the same source and id only, however long they are: ids are cut where they enter."""
+    source, of_source = text_of(attributes["source"]), text_of(attributes["id"])
+    if is_masked(of_source):
+        return None
+    both = f"{len(source)} {source}{of_source}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(both, digest_size=16).hexdigest()
 
 
 def _event(value: bytes, record: Record, wanted: frozenset[str]) -> _Event | Fault:
@@ -93,7 +106,8 @@ def _event(value: bytes, record: Record, wanted: frozenset[str]) -> _Event | Fau
         return _structured(value, wanted)
     if all(f"{_HEADER}{name}" in headers for name in _REQUIRED):
         attributes = {name.removeprefix(_HEADER): text for name, text in headers.items() if name.startswith(_HEADER)}
-        attributes.setdefault("datacontenttype", headers.get("content-type", ""))
+        if "content-type" in headers:
+            attributes.setdefault("datacontenttype", headers["content-type"])
         return _other_version(attributes) or _Event(attributes, value or NO_DATA)
     return _structured(value, wanted)
 
@@ -157,7 +171,7 @@ FORMATS = (
     Format(
         "cloudevents",
         lambda _, paths: CloudEventsReader(paths),
-        SourceDefaults(FieldsConfig(time=_TIME, trace_id="ce.id", id=_IDENTITY)),
+        SourceDefaults(FieldsConfig(time=_EVENT_TIME, trace_id="ce.id", id=_IDENTITY)),
         batch="one",
     ),
 )
