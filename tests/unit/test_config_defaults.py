@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.decoded import bare, config_of, source_of
 
+from evaluator.errors import ConfigError
 from evaluator.wire import formats
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import FieldsConfig, LatencySpan
@@ -49,6 +50,35 @@ def test_the_defaults_of_a_format_are_those_of_a_source_that_says_nothing(name: 
     assert (source.fields, source.where) == (format_.defaults.fields, format_.only or format_.defaults.where)
     assert source.out_of_orderness == format_.defaults.out_of_orderness
     assert source.batch == (format_.batch or "one")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"latency_unit": "ms"}, "span.duration is in ns; leave latency_unit out, or name a latency of your own"),
+        ({"latency": "span.duration", "latency_unit": "s"}, "span.duration is in ns; leave latency_unit out"),
+        ({"time_unit": "ms"}, "span.end is in ns; leave time_unit out, or name a time of your own"),
+        ({"time": "span.end", "time_unit": "auto"}, "span.end is in ns; leave time_unit out"),
+    ],
+)
+def test_a_unit_that_the_format_knows_cannot_be_another(fields: dict[str, str], message: str) -> None:
+    """Latencies would be a million times what they are."""
+    with pytest.raises(ConfigError, match=message):
+        source_of({"format": "otlp_json", "fields": fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"latency": "took", "latency_unit": "ms"},
+        {"latency_unit": "ns", "time_unit": "ns"},
+        {"time": "at", "time_unit": "s"},
+        {"time": "at", "time_unit": "auto"},
+    ],
+)
+def test_a_field_of_ones_own_has_a_unit_of_its_own(fields: dict[str, str]) -> None:
+    found = source_of({"format": "otlp_json", "fields": fields}).fields
+    assert {name: getattr(found, name) for name in fields} == fields
 
 
 def test_a_filter_of_the_config_takes_the_place_of_the_formats() -> None:

@@ -113,21 +113,23 @@ def _schemas(
 
 def _where(entry: SourceEntry) -> Matcher | None:
     """What counts: of what the format is about, what the config says, else what the format or the preset proposes."""
-    only, where = formats.get(entry.format).only, matcher_of(entry.where) or _defaults(entry).where
+    only, where = formats.get(entry.format).only, matcher_of(entry.where) or defaults_of(entry).where
     return where if only is None else only if where is None else only.and_(where)
 
 
-def _defaults(entry: SourceEntry) -> SourceDefaults:
+def defaults_of(entry: SourceEntry) -> SourceDefaults:
+    """What the preset, or else the format, knows by itself. The format is a known one."""
     return formats.get(entry.format).defaults if entry.preset is None else PRESETS[entry.preset]
 
 
 def _out_of_orderness(entry: SourceEntry) -> DurationUs:
-    return entry.out_of_orderness if "out_of_orderness" in entry.model_fields_set else _defaults(entry).out_of_orderness
+    is_said = "out_of_orderness" in entry.model_fields_set
+    return entry.out_of_orderness if is_said else defaults_of(entry).out_of_orderness
 
 
 def fields_of(entry: SourceEntry) -> FieldsConfig:
     """The fields as configured, and those that the format or the preset knows by itself. The format is a known one."""
-    return _written(entry.fields).or_else(_defaults(entry).fields)
+    return _written(entry.fields).or_else(defaults_of(entry).fields)
 
 
 def _written(entry: FieldsEntry) -> FieldsConfig:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evaluator.core.condition import LATENCIES, RATIOS, Kind
 from evaluator.wire import formats
-from evaluator.wire.config.assemble import fields_of, group_of
+from evaluator.wire.config.assemble import defaults_of, fields_of, group_of
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.entry import RegistryEntry
 from evaluator.wire.config.finding import Code, Finding, Refused, guidance, shown
@@ -83,9 +83,23 @@ def _source(entries: Entries, path: Path, source: SourceEntry, load: Load) -> It
     if "time_unit" in written.model_fields_set and fields.time is None and isinstance(fields.latency, str | None):
         message = "time_unit needs a time; without one, the record's timestamp is the event's time"
         yield _key(entries, Code.KEY_NEEDS_KEY, (*at, "time_unit"), message)
+    yield from _units(entries, at, source)
     if source.dedup and fields.id is None:
         message = "dedup needs a field that holds an id; add fields.id, or leave dedup out"
         yield _key(entries, Code.KEY_NEEDS_KEY, (*path, "dedup"), message)
+
+
+def _units(entries: Entries, at: Path, source: SourceEntry) -> Iterator[Finding]:
+    """Units for fields of the format or preset, which knows them itself: another would be wrong by its factor."""
+    written, own = source.fields, defaults_of(source).fields
+    unit = written.latency_unit or own.latency_unit
+    if own.latency_unit not in (None, unit) and written.latency in (None, own.latency):
+        message = f"{own.latency} is in {own.latency_unit}; leave latency_unit out, or name a latency of your own"
+        yield _key(entries, Code.KEYS_EXCLUDE, (*at, "latency_unit"), message)
+    is_said = "time_unit" in written.model_fields_set
+    if is_said and own.time_unit not in ("auto", written.time_unit) and written.time in (None, own.time):
+        message = f"{own.time} is in {own.time_unit}; leave time_unit out, or name a time of your own"
+        yield _key(entries, Code.KEYS_EXCLUDE, (*at, "time_unit"), message)
 
 
 def _reading(entries: Entries, path: Path, source: SourceEntry, load: Load) -> Iterator[Finding]:
