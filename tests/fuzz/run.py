@@ -27,17 +27,16 @@ def main() -> None:
     given = parser.parse_args()
     rng, seeds, target = random.Random(given.seed), seeds_of(given.format), Target(given.format)
     deadline, done = time.monotonic() + given.seconds, 0
-    value = b""
-    try:
-        while done < given.inputs and time.monotonic() < deadline:
-            value = mutated(rng, seeds)
+    while done < given.inputs and time.monotonic() < deadline:
+        value = mutated(rng, seeds)
+        try:
             target(value)
-            done += 1
-    finally:
-        if sys.exc_info()[0] is not None:
+        except Exception:
             kept = CORPUS / given.format / f"escaped-{hashlib.sha256(value).hexdigest()[:12]}"
             kept.write_bytes(value)
             sys.stderr.write(f"input {done} escaped; kept as {kept}\n")
+            raise
+        done += 1
     sys.stdout.write(f"{given.format}: {done} inputs, seed {given.seed}, none escaped\n")
 
 
