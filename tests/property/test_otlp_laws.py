@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from fuzz.targets import check
 from google.protobuf.json_format import ParseDict, ParseError
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.payloads import documents, mostly, mutated
-from support.spans import requests
+from support.spans import requests, tidy_requests
 
 from evaluator.wire.formats import otlp, otlp_json, otlp_proto
 from evaluator.wire.span import SpanReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from evaluator.wire.formats import Read
 
 PATHS = (
@@ -67,7 +65,7 @@ def test_the_typed_way_never_answers_differently_from_the_lenient_one() -> None:
 def test_a_request_means_the_same_as_json_and_as_protobuf() -> None:
     examples, reached = 0, 0
 
-    @given(requests)
+    @given(mostly(tidy_requests, requests))
     def law(value: dict[str, Any]) -> None:
         nonlocal examples, reached
         examples += 1
@@ -85,24 +83,12 @@ def test_a_request_means_the_same_as_json_and_as_protobuf() -> None:
         assert (found.position, found.index, found.skipped) == (expected.position, expected.index, expected.skipped)
 
     law()
-    assert reached * 5 > examples
+    assert reached * 2 > examples
 
 
 def without_ids(read: Read) -> list[object]:
     """The columns but those of ids, which protobuf's own JSON has in base64 only."""
     return [list(column) for path, column in zip(PATHS, read.columns, strict=True) if path not in IDS]
-
-
-def check(read: Read, values: Sequence[bytes]) -> None:
-    """Every event and fault has its place, in the order of the log, and everything its length."""
-    assert read.position is not None
-    assert read.index is not None
-    places = [*zip(read.position, read.index, strict=True)]
-    assert all(earlier < later for earlier, later in pairwise(places))
-    assert {len(column) for column in read.columns} == {read.count} == {len(places)}
-    of_faults = [(position, index) for position, index, _ in read.faults]
-    assert not set(places) & set(of_faults)
-    assert len({position for position, _ in places + of_faults}) + read.skipped == len(values)
 
 
 proto_messages = st.lists(

@@ -133,3 +133,33 @@ requests = mostly(
     st.fixed_dictionaries({}, optional={"resourceSpans": _mostly(st.lists(_mostly(_resources), max_size=2)), "x": odd}),
 )
 """Requests as JSON has them: mostly right, each part of them sometimes anything else."""
+
+
+# -- requests of which protobuf's own JSON can be sure --------------------------------------------------------
+
+_tidy_plain = st.one_of(
+    st.sampled_from(["", "a", "http", "5"]), st.booleans(), st.integers(-5, 600), st.sampled_from([0.5, -1.0])
+)
+_tidy_values = st.recursive(
+    _tidy_plain,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_keys, inner, max_size=2),
+    max_leaves=3,
+).map(any_value)
+tidy_requests = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "traceId": st.just("W47/95gDgQPSabYzgT/GDA=="),
+            "traceState": st.sampled_from(["", "ot=th:c", "ot=rv:1;th:8,x=y"]),
+            "name": st.sampled_from(["", "a", "GET /"]),
+            "kind": st.sampled_from([0, 1, 2, 3, 4, 5, "SPAN_KIND_SERVER"]),
+            "startTimeUnixNano": _times,
+            "endTimeUnixNano": _times,
+            "attributes": st.lists(st.fixed_dictionaries({"key": _keys, "value": _tidy_values}), max_size=3),
+            "status": st.fixed_dictionaries({}, optional={"code": st.integers(0, 2), "message": st.just("no")}),
+        },
+    ),
+    min_size=1,
+    max_size=4,
+).map(lambda some: request(*some))
+"""What a producer writes that keeps to the standard, but for ids, which protobuf's JSON has in base64."""

@@ -12,9 +12,13 @@ from support.spans import NOON_NS, attributes, request, span
 from unit import test_format_checks as checks
 from unit import test_format_cloudevents as cloudevents
 from unit import test_format_lighthouse as lighthouse
+from unit import test_format_registry as registry
 from unit import test_format_supabase as supabase
 from unit import test_format_vercel as vercel
 from unit import test_presets as presets
+
+from evaluator.wire import formats
+from evaluator.wire.preset import PRESETS
 
 RESOURCE = ("resourceSpans", 0, "resource", "attributes", 0)
 SCOPE = ("resourceSpans", 0, "scopeSpans", 0)
@@ -78,6 +82,25 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[str], Any, dict[Place, Any]]] = {
         {"format": "json", "preset": "easymo-api"}, [], presets.API,
         {("timestamp",): None, ("trace_id",): "x", ("event",): "x", ("status_code",): 500, ("duration_ms",): 13},
     ),
+    "easymo-admin": (
+        {"format": "json", "preset": "easymo-admin"}, [], presets.ADMIN,
+        {
+            ("timestamp",): None, ("event",): "x", ("status",): "degraded", ("details", "duration_ms"): 13,
+            ("tags", "request_id"): "x",
+        },
+    ),
+    "pino-http": (
+        {"format": "json", "preset": "pino-http"}, [], presets.PINO,
+        {("time",): NOON + 1, ("req", "id"): "x", ("res", "statusCode"): 500, ("responseTime",): 13},
+    ),
+    "agent-core": (
+        {"format": "json", "preset": "agent-core"}, [], presets.AGENT,
+        {("time",): None, ("requestId",): "x", ("statusCode",): 500, ("durationMs",): 13, ("msg",): "x"},
+    ),
+    "registry": (
+        registry.SOURCE, ["route"], {"time": NOON, "route": "/pay", "status": 200, "took": {"ms": 12.5}},
+        {("time",): NOON + 1, ("route",): "/", ("status",): 500, ("took", "ms"): 13},
+    ),
     "edge-functions": (
         {"format": "json", "preset": "edge-functions"}, [], presets.EDGE,
         {
@@ -96,6 +119,14 @@ def test_a_flip_changes_what_becomes_of_the_record(name: str, place: Place) -> N
     for key in place[:-1]:
         node = node[key]
     node[place[-1]] = flips[place]
-    before, after = (seen(source, record(0, json.dumps(each)), group_by=groups) for each in (sample, changed))
+    frame = registry.framed(3, b"") if name == "registry" else b""  # its third schema is JSON
+    before, after = (
+        seen(source, record(0, frame + json.dumps(each).encode()), group_by=groups) for each in (sample, changed)
+    )
     assert len(before.events) == 1
     assert after != before
+
+
+def test_every_format_and_preset_is_here() -> None:
+    """The other two of otlp read the same messages; json reads what the config names."""
+    assert SAMPLES.keys() == {*formats.known(), *PRESETS} - {"otlp", "otlp_proto", "json"}
