@@ -6,11 +6,9 @@ The libraries (the extra `registry`) are imported when a schema needs them.
 
 from __future__ import annotations
 
-import base64
 import importlib
 import io
 import json
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason, shown
@@ -260,20 +258,3 @@ def _message(messages: list[Any], numbers: list[int]) -> Any:  # noqa: ANN401  #
         found = messages[number]
         messages = list(found.nested_types)
     return found
-
-
-# -- JSON ----------------------------------------------------------------------------------------------------
-
-
-def plain(value: object) -> object:
-    """A value of Avro as JSON: bytes in base64, numbers that JSON does not have as text."""
-    match value:
-        case bytes():
-            return base64.b64encode(value).decode()
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case dict():
-            return {key: plain(each) for key, each in value.items()}
-        case list():
-            return [plain(each) for each in value]
-    return value

@@ -21,7 +21,7 @@ from evaluator.wire.config.model import FieldsConfig, SourceDefaults
 from evaluator.wire.dedup import is_masked
 from evaluator.wire.field import lookup, text_of
 from evaluator.wire.formats import Format, Read, read_within
-from evaluator.wire.formats.json import JsonReader, kind_of, parse, unreadable_as_json
+from evaluator.wire.formats.json import MISFIT, JsonReader, kind_of, parse, unreadable_as_json
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason, shown
 
 if TYPE_CHECKING:
@@ -119,7 +119,6 @@ def _other_version(attributes: Mapping[str, object]) -> Fault | None:
     return Fault(Reason.UNSUPPORTED, f"CloudEvents {shown(version)}; read are {' and '.join(_VERSIONS)}")
 
 
-_MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SCALAR = msgspec.json.Decoder(str | int | float | bool | None)
 
@@ -130,7 +129,7 @@ def _structured(value: bytes, wanted: frozenset[str]) -> _Event | Fault:
         return unreadable
     try:
         members = _MEMBERS.decode(value)
-    except _MISFIT:
+    except MISFIT:
         payload = parse(value)
         return payload if isinstance(payload, Fault) else _no_event(f"found {kind_of(payload)}")
     data, encoded = members.pop("data", None), members.pop("data_base64", None)
@@ -148,7 +147,7 @@ def _no_event(why: str) -> Fault:
 def _attribute(raw: msgspec.Raw) -> object:
     try:
         return _SCALAR.decode(raw)
-    except _MISFIT:
+    except MISFIT:
         value = parse(bytes(raw))
     return None if isinstance(value, Fault) else lookup(value, ())
 

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 200
 """Levels of nesting. More would let the depth of our own stack decide what is JSON."""
 
-_MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
+MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
+"""What msgspec raises of a value that does not fit its type, or is no JSON."""
+
 _SPACE = b" \t\r\n"
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -80,7 +82,7 @@ class JsonReader:
                 # It keeps what it was given before an exception, so the reading goes on behind a misfit.
                 found.extend(ahead)
                 break
-            except _MISFIT:
+            except MISFIT:
                 misfits[len(found)] = self._one(values[len(found)])
                 found.append(wide.nothing)
         columns = wide.columns(found)
@@ -104,7 +106,7 @@ class JsonReader:
         if self._typed is not None:
             try:
                 return self._typed.row(self._typed.checked_one(value))
-            except _MISFIT:
+            except MISFIT:
                 pass
         return self._lenient(value)
 
@@ -245,24 +247,27 @@ def parse(value: bytes) -> object:
     RFC 8259: no NaN, no byte order mark, the last of several equal keys wins. A number beyond the doubles
     becomes infinite, as any use of it will find.
     """
-    unreadable = unreadable_as_json(value)
-    if unreadable is not None:
-        return unreadable
+    text = _text_of(value)
+    if isinstance(text, Fault):
+        return text
     try:
-        return _DECODER.decode(value.decode())
+        return _DECODER.decode(text)
     except ValueError as error:
         return Fault(Reason.NOT_JSON, str(error)[:MAX_DETAIL])
 
 
 def unreadable_as_json(value: bytes) -> Fault | None:
     """Why `value` is no JSON, whatever it says: its encoding, its nesting."""
+    text = _text_of(value)
+    return text if isinstance(text, Fault) else None
+
+
+def _text_of(value: bytes) -> str | Fault:
     try:
-        value.decode()
+        text = value.decode()
     except UnicodeDecodeError as error:
         return Fault(Reason.NOT_JSON, f"not UTF-8 at byte {error.start}")
-    if _nested_too_deep(value):
-        return Fault(Reason.NOT_JSON, f"nested more than {MAX_DEPTH} levels deep")
-    return None
+    return Fault(Reason.NOT_JSON, f"nested more than {MAX_DEPTH} levels deep") if _nested_too_deep(value) else text
 
 
 def _constant(name: str) -> NoReturn:
@@ -279,7 +284,7 @@ def _split(value: bytes) -> list[bytes] | None:
         if not value.isascii():
             value.decode()
         events = [bytes(raw) for raw in _SPLITTER.decode(value)]
-    except _MISFIT:
+    except MISFIT:
         return None
     return None if any(_may_be_deep(event, outside=1) for event in events) else events
 

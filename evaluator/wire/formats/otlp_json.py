@@ -17,14 +17,13 @@ import msgspec
 from evaluator.wire import span as spans
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format
-from evaluator.wire.formats.json import kind_of, parse
+from evaluator.wire.formats.json import MISFIT, kind_of, parse
 from evaluator.wire.rejection import Fault, Reason
 from evaluator.wire.span import Scope, SpanReader, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 class _Schema(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
@@ -151,7 +150,7 @@ def scopes_of(value: bytes) -> Sequence[Scope | Fault]:
     """The spans of a request, and what is in their place but none."""
     try:
         request = _DECODE(value)
-    except _MISFIT:
+    except MISFIT:
         return lenient(value)
     return [
         Scope(resource, scope.scope and scope.scope.name, scope.spans, _picked)

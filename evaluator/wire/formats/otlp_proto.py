@@ -7,12 +7,11 @@ the same on the wire, and saves an object of Python for each attribute that nobo
 
 from __future__ import annotations
 
-import base64
 import importlib
-import math
 from typing import TYPE_CHECKING, Any
 
 from evaluator.wire import span as spans
+from evaluator.wire.as_json import as_json
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
@@ -99,16 +98,11 @@ def _plain(value: Any) -> object:  # noqa: ANN401  # an AnyValue
             return lookup([_plain(each) for each in found.values], ())
         case "kvlist_value":
             return {each.key: _plain(each.value) for each in found.values}
-        case "bytes_value":
-            return base64.b64encode(found).decode()
-        case "double_value" if not math.isfinite(found):
-            return _NOT_FINITE[str(found)]
+        case "bytes_value" | "double_value":
+            return as_json(found)
     plain: object = found
     return plain
 
-
-_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-"""As protobuf's JSON writes them: JSON has no such numbers."""
 
 FORMATS = (
     Format(

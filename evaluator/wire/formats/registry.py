@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evaluator.wire import payload_schema
+from evaluator.wire.as_json import as_json
 from evaluator.wire.formats import Format, Read, Reader, Row, read_each
 from evaluator.wire.formats.json import row_of
 from evaluator.wire.rejection import Fault, Reason
@@ -47,7 +48,7 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
             return [Fault(Reason.UNSUPPORTED, f"there is no schema {schema}")]
         payload = decode(value[_HEADER:])
         row = payload if isinstance(payload, Fault) else row_of(payload, parts)
-        return [row if isinstance(row, Fault) else tuple(map(payload_schema.plain, row))]
+        return [row if isinstance(row, Fault) else tuple(map(as_json, row))]
 
     def read(values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG001  # a Reader
         return read_each(values, len(paths), event)
