@@ -212,10 +212,22 @@ class AggregateStage:
     def _primed(self, records: Records) -> Records:
         """Show the records before the restart to the deduplication only; returns the others."""
         seen = int(np.searchsorted(records.offsets, self._prime_until))
-        self._decoder.prime(records[:seen], self._known_future)
+        for piece in self._pieces(records[:seen]):
+            self._decoder.prime(piece, self._known_future)
         return records[seen:]
 
+    def _pieces(self, records: Records) -> list[Records]:
+        """What is decoded together; at least one, also of nothing."""
+        size = self._decoder.at_once or len(records)
+        return [records[start : start + size] for start in range(0, len(records), size)] if records else [records]
+
     def _add(self, records: Records, next_offset: int, now: EpochUs) -> bool:
+        pieces = self._pieces(records)
+        ends = [*(int(piece.offsets[0]) for piece in pieces[1:]), next_offset]
+        accepted = [self._add_piece(piece, end, now) for piece, end in zip(pieces, ends, strict=True)]
+        return any(accepted)
+
+    def _add_piece(self, records: Records, next_offset: int, now: EpochUs) -> bool:
         if next_offset <= self._aggregator.next_offset and not records:
             return False
         clock = now if self._may_decide else None

@@ -123,6 +123,7 @@ class SourceDecoder:
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
         format_ = formats.get(source.format)
+        self.at_once = format_.at_once
         self._fields = fields = source.fields
         self._time = fields.time or RECORD_TIMESTAMP
         self._classifier = Classifier(source.surfaces)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -366,3 +368,20 @@ def test_a_partition_that_was_added_after_the_first_run_is_read_from_its_beginni
     added = stage(folder, original=0)
     added.restore([], (3, 7), None)
     assert added.next_offset == 3
+
+
+def test_what_a_fetch_unpacks_to_is_not_in_memory_at_once(tmp_path: Path) -> None:
+    """Thirty-two megabytes of ids, in records of a kilobyte."""
+    path = tmp_path / "rules.yaml"
+    path.write_text("version: 1\nsources: {events: {topic: t, format: supabase}}\nsurfaces: {api: {source: events}}\n")
+    about = {"timestamp": START, "metadata": {"function_id": "f", "response": {"status_code": 200}}}
+    value = gzip.compress(orjson.dumps([{"id": "x" * 500_000, **about}]))
+    unpacking = AggregateStage(load_rules([path]), "events", 0, 1, 2, Topics("app"), Timing(SECOND), Counter())
+    unpacking.restore([], (0, 0), None)
+    unpacking.freeze(EpochUs(START))
+    tracemalloc.start()
+    unpacking.apply(fetched(*(Record(offset, START // 1000, None, value) for offset in range(64)), at=0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (unpacking.tallies["records", "events", "ok"], unpacking.next_offset) == (64, 64)
+    assert peak < 20_000_000

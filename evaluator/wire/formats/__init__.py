@@ -74,7 +74,8 @@ class Format:
     own time, latency, filter), where the config says nothing. `batch` is how many events its records hold; None where
     the config says it. `needs` are modules of the optional `extra` without which it cannot read anything. `only` is
     what the format is about: anything else in its topic is skipped, whatever filter the config has beside it.
-    `schema_of` gives the id of the schema that a value names, None where it names none.
+    `schema_of` gives the id of the schema that a value names, None where it names none. `at_once` is how many records
+    are decoded together, where they unpack to much more than they are.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Format:
     needs: tuple[str, ...] = ()
     only: Matcher | None = None
     schema_of: Callable[[bytes], int | None] | None = None
+    at_once: int | None = None
 
     @property
     def is_installed(self) -> bool:
