@@ -13,7 +13,7 @@ from evaluator.errors import SchemasMissing, SchemasUnavailable
 from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.crew import Crew
 from evaluator.runtime.log.memory import MemoryLog
-from evaluator.runtime.log.port import Outgoing, TopicSpec
+from evaluator.runtime.log.port import Outgoing, Partition, TopicSpec
 from evaluator.runtime.stage import Unobserved
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from evaluator.core.event import EpochUs
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Fetched, Partition
+    from evaluator.runtime.log.port import Fetched
     from evaluator.runtime.stage import Outbox
 
 
@@ -117,7 +117,8 @@ class Registry:
         self.journal.append((partition, list(ids)))
         await self.clock.sleep(1)
         if len(self.journal) <= self.failures:
-            raise SchemasUnavailable("http://registry:8081/schemas/ids/7", "refused")
+            url = "http://registry:8081/schemas/ids/7"
+            raise SchemasUnavailable(url, "refused")
         self.stage.is_known = True
 
 

@@ -52,6 +52,6 @@ def test_a_registry_that_cannot_be_asked_ends_a_replay_with_one_line(tmp_path: P
         request = Request({"events": [records]}, envelope=True)
         return await replay(load_rules([config]), request, asyncio.get_running_loop())
 
-    with pytest.raises(SchemasUnavailable, match="cannot read http://127.0.0.1:1/schemas/ids/1: ") as caught:
+    with pytest.raises(SchemasUnavailable, match=r"cannot read http://127\.0\.0\.1:1/schemas/ids/1: ") as caught:
         run_virtual(run())
     assert caught.value.exit_code == 4

@@ -61,7 +61,7 @@ class Code(StrEnum):
     LOOKS_LIKE_OPERATOR = "W108"
     SLO_UNMEASURED = "W109"
     WITHOUT_EFFECT = "W110"
-    PASSWORD_IN_CLEAR = "W111"
+    PASSWORD_IN_CLEAR = "W111"  # noqa: S105  # the code of a finding
 
     @property
     def severity(self) -> Literal["error", "warning"]:

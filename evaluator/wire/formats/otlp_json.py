@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
-
 class _Schema(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
     """A message of OTLP 1.x. Fields that nobody reads have a type all the same: an unknown one is a misfit."""
 
