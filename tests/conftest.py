@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -21,8 +22,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 from support.cluster import Cluster, cluster  # noqa: E402  # found by the path above
 
+COLLECTED = frozenset({"chaos", "conformance", "kafka"})
+"""The folders whose tests hold connections. Elsewhere a collection after each test costs more than it tells."""
+
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Cluster]:
     """A real Kafka, started with the first test that needs it."""
     yield from cluster()
+
+
+@pytest.fixture(autouse=True)
+def whatever_is_left_open_is_told_of_its_own_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Warnings are errors, but those of what nobody closed come with the collection: some other test would fail."""
+    yield
+    if request.path.parent.name in COLLECTED:
+        gc.collect()

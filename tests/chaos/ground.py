@@ -215,7 +215,18 @@ class Place(Service):
 def last_line(process: Process) -> str:
     """The end of what a process logged, for people."""
     lines = process.output().splitlines()
-    return lines[-1][-500:] if lines else "nothing logged"
+    return without_traceback(lines[-1])[-500:] if lines else "nothing logged"
+
+
+def without_traceback(line: str) -> str:
+    """A line of the log with only the error of its traceback: a report is committed, the paths are of one machine."""
+    try:
+        said = json.loads(line)
+    except json.JSONDecodeError:
+        return line
+    if not isinstance(said, dict) or "exception" not in said:
+        return line
+    return json.dumps({**said, "exception": said["exception"].rpartition("\n")[2]})
 
 
 def free_port() -> int:

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,9 @@ LINGER_S = 5.0
 
 STEP_BYTES = 16 << 10
 """At a limited bandwidth a frame goes out in pieces of this size."""
+
+
+_Side: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Api(IntEnum):
@@ -126,8 +130,8 @@ class Speed:
 class _Link:
     """One connection: both sides, and the requests whose answers are due (correlation id and API key)."""
 
-    client: tuple[asyncio.StreamReader, asyncio.StreamWriter]
-    broker: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    client: _Side
+    broker: _Side
     asked: deque[tuple[int, int]] = field(default_factory=deque)
     pumps: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -175,7 +179,8 @@ class Proxy:
         self._refuses = False
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[_Side]] = set()
+        self._closed = False
 
     async def start(self) -> Proxy:
         """Listen."""
@@ -184,6 +189,7 @@ class Proxy:
 
     async def close(self) -> None:
         """Stop listening and end every connection."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for link in list(self._links):
@@ -201,6 +207,11 @@ class Proxy:
     def connections(self) -> int:
         """How many there are now."""
         return len(self._links)
+
+    @property
+    def connecting(self) -> int:
+        """How many wait for the broker to take them."""
+        return len(self._connecting)
 
     def cut(self, *, reset: bool = False) -> int:
         """Close every connection now, with RST if `reset`; returns how many."""
@@ -243,27 +254,30 @@ class Proxy:
 
     # -- connections ------------------------------------------------------------------------------------------
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connecting.add(task)
-        try:
-            if self._refuses:
-                self.refused += 1
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a coroutine: one that is cancelled before its first step could not close what it was given."""
+        if self._refuses or self._closed:
+            self.refused += 1
+            writer.close()
+            return
+        connecting = asyncio.create_task(asyncio.open_connection("127.0.0.1", self.target))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(partial(self._connected, (reader, writer)))
+
+    def _connected(self, client: _Side, connecting: asyncio.Task[_Side]) -> None:
+        self._connecting.discard(connecting)
+        broker = None
+        with suppress(OSError, asyncio.CancelledError):
+            broker = connecting.result()
+        if broker is None or self._closed:
+            for _, writer in filter(None, (client, broker)):
                 writer.close()
-                return
-            try:
-                broker = await asyncio.open_connection("127.0.0.1", self.target)
-            except OSError:
-                writer.close()
-                return
-        finally:
-            self._connecting.discard(task)
-        link = _Link((reader, writer), broker)
+            return
+        link = _Link(client, broker)
         self._links.add(link)
         link.pumps = [asyncio.create_task(self._pump(link, way), name=f"proxy {self.port} {way.value}") for way in Way]
         for pump in link.pumps:
-            pump.add_done_callback(lambda _, link=link: self._ended(link))  # type: ignore[misc]  # binds the link
+            pump.add_done_callback(lambda _: self._ended(link))
 
     def _ended(self, link: _Link) -> None:
         if all(pump.done() for pump in link.pumps):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chaos.ground import without_traceback
 from chaos.history import gaps, judge
 from chaos.run import chosen, report, row, run_one, scenarios
 from chaos.scenario import Outcome, Scenario, Size
@@ -55,6 +56,13 @@ def test_a_scenario_in_which_nothing_was_hurt_does_not_pass() -> None:
     assert "| F1 | what / is done | full," in text
     assert "FAILED: transitions or no fault" in text
     assert outcome._replace(faults=1).passed
+
+
+def test_a_report_names_the_error_of_a_traceback_and_no_path() -> None:
+    line = '{"event":"closed","exception":"Traceback:\\n  File \\"/usr/lib/x.py\\"\\nMemoryError"}'
+    assert without_traceback(line) == '{"event": "closed", "exception": "MemoryError"}'
+    for other in ("MemoryError", '"text"', '{"event":"closed"}'):
+        assert without_traceback(other) == other
 
 
 def test_a_scenario_is_chosen_with_all_its_forms() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +31,8 @@ class Echo:
                 answer = request[4:]
                 writer.write(struct.pack(">i", len(answer)) + answer)
         except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
             writer.close()
 
 
@@ -184,3 +186,15 @@ async def test_a_slow_line_takes_its_time() -> None:
         assert time.monotonic() - began >= 0.2
         proxy.heal()
         assert await caller.ask(Api.PRODUCE, b"y") == b"y"
+
+
+async def test_a_connection_that_is_still_being_made_is_closed_with_the_proxy() -> None:
+    async with proxied() as (proxy, caller, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        while not proxy.connecting:
+            await asyncio.sleep(0)
+        await proxy.close()
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        caller.writer.close()
