@@ -83,8 +83,15 @@ def _with_maps(message: Any, name: str, kind: Any) -> None:  # noqa: ANN401  # d
 
 
 def _picked(attributes: Any, wanted: frozenset[str]) -> dict[str, object]:  # noqa: ANN401  # a map of protobuf's
-    found = ((key, _plain(attributes[key])) for key in wanted if key in attributes)
-    return {key: value for key, value in found if value is not None}
+    found: dict[str, object] = {}
+    for key in wanted:
+        if key in attributes:
+            value = attributes[key]
+            # Most are texts or integers, and one that is not empty tells by itself that it is the one that is set.
+            plain = value.string_value or value.int_value or _plain(value)
+            if plain is not None:
+                found[key] = plain
+    return found
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401  # an AnyValue
