@@ -327,6 +327,7 @@ def test_a_server_span_without_end_is_rejected_as_protobuf_too() -> None:
         ({"string_value": "x"}, "x"), ({"bool_value": False}, "false"), ({"int_value": -3}, "-3"),
         ({"double_value": 1.5}, "1.5"), ({"double_value": float("nan")}, "NaN"),
         ({"double_value": float("-inf")}, "-Infinity"), ({"bytes_value": b"\x01\x02"}, "AQI="), ({}, ""),
+        ({"string_value_strindex": 3}, ""),
         ({"array_value": ArrayValue(values=[AnyValue(int_value=1)])}, "1"),
         ({"array_value": ArrayValue(values=[AnyValue(int_value=1), AnyValue()])}, "[1,null]"),
         ({"kvlist_value": KeyValueList(values=[proto_attribute("k", int_value=1)])}, '{"k":1}'),
