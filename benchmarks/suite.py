@@ -1,4 +1,6 @@
-"""Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay (or shapes, load, memory).
+"""Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay.
+
+Only when they are named: formats, shapes, load, memory.
 
 Kept in docs/results/bench.json, so that a later run can be compared with it.
 """
@@ -10,6 +12,7 @@ import itertools
 from pathlib import Path
 
 import core
+import formats
 import kafka
 import load
 import memory
@@ -30,6 +33,7 @@ def main() -> None:
         "core": core.rows,
         "replay": lambda: replay.rows(wish.events, wish.runs),
         "kafka": lambda: kafka.rows(wish.events, wish.runs),
+        "formats": formats.rows,
         "shapes": lambda: shapes.rows(wish.events, min(wish.runs, 3)),
         "load": lambda: load.figures(min(wish.runs, 3)),
         "memory": memory.figures,

@@ -36,13 +36,14 @@ from evaluator.runtime.log.port import (
     StaleGeneration,
 )
 from evaluator.runtime.setbacks import Setbacks
+from evaluator.runtime.slices import SLICE_BYTES, slices
 from evaluator.runtime.task import Task, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Consumer, Log, Partition
+    from evaluator.runtime.log.port import Consumer, Fetched, Log, Partition
     from evaluator.runtime.stage import Observer, Stage
 
 log = structlog.get_logger(__name__)
@@ -226,19 +227,39 @@ class Crew:
                 raise
             self._set_back(task, error)
             return 0
-        count = 0
+        return await self._take_in(fetches)
+
+    async def _take_in(self, fetches: Mapping[Partition, Fetched]) -> int:
+        """Slice by slice; between them commits and heartbeats have their turn, and tasks may end."""
+        count = taken = 0
         for partition, fetched in fetches.items():
             task = self.tasks.get(partition)
-            if task is not None and task.state is TaskState.RUNNING:
-                self.seen_at[partition] = self._clock.monotonic()
-                count += len(fetched.records)
-                try:
-                    task.apply(fetched)
-                except Superseded as error:
-                    self._rest(task, error)
-                except SchemasMissing as missing:
-                    self._wait_for_schemas(task, missing)
+            if task is None or task.state is not TaskState.RUNNING:
+                continue
+            self.seen_at[partition] = self._clock.monotonic()
+            count += len(fetched.records)
+            for part, size in slices(fetched):
+                if taken and taken + size > SLICE_BYTES:
+                    taken = 0
+                    await asyncio.sleep(0)
+                if not self._apply(task, part):
+                    break
+                taken += size
         return count
+
+    def _apply(self, task: Task, fetched: Fetched) -> bool:
+        """Hand it to the task; returns whether more may follow."""
+        if self.tasks.get(task.stage.input) is not task or task.state is not TaskState.RUNNING:
+            return False
+        try:
+            task.apply(fetched)
+        except Superseded as error:
+            self._rest(task, error)
+        except SchemasMissing as missing:
+            self._wait_for_schemas(task, missing)
+        else:
+            return True
+        return False
 
     def _wait_for_schemas(self, task: Task, missing: SchemasMissing) -> None:
         """Read no further until they are known, then again what was fetched. The other partitions go on."""

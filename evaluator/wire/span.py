@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, repeat
 from operator import attrgetter, sub
 from typing import TYPE_CHECKING, Any, cast
@@ -133,11 +132,11 @@ class _Attributes:
         of_resources = self._of_resources(scopes)
         # Only an attribute that is itself a map makes more of a path than one look.
         is_flat = self._heads.isdisjoint(chain.from_iterable(chain(of_spans, of_resources)))
-        found: dict[str, Column] = {}
-        for path, parts in self._parts.items():
-            look: Callable[[dict[str, object]], object] = partial(_flat, path) if is_flat else partial(_nested, parts)
-            found[path] = _with_defaults([*map(look, of_spans)], [*map(look, of_resources)], scopes)
-        return found
+        look = _flat if is_flat else _nested
+        return {
+            path: _with_defaults(look(parts, of_spans), look(parts, of_resources), scopes)
+            for path, parts in self._parts.items()
+        }
 
     def _of_resources(self, scopes: Sequence[Scope]) -> list[dict[str, object]]:
         """Those of each scope's resource. Each is looked through once: it may have as many attributes as scopes."""
@@ -148,12 +147,13 @@ class _Attributes:
         return [known[id(scope.resource)] for scope in scopes]
 
 
-def _flat(path: str, attributes: Mapping[str, object]) -> object:
-    return attributes.get(path)
+def _flat(parts: Sequence[str], attributes: Sequence[Mapping[str, object]]) -> list[object]:
+    path = ".".join(parts)
+    return [each.get(path) for each in attributes]
 
 
-def _nested(parts: Sequence[str], attributes: Mapping[str, object]) -> object:
-    return lookup(attributes, parts)
+def _nested(parts: Sequence[str], attributes: Sequence[Mapping[str, object]]) -> list[object]:
+    return [lookup(each, parts) for each in attributes]
 
 
 def _with_defaults(values: list[object], defaults: Sequence[object], scopes: Sequence[Scope]) -> list[object]:

@@ -87,6 +87,13 @@ def test_other_encodings_are_not_supported(headers: dict[str, str], reason: str)
         {"data": None, "data_base64": base64.b64encode(json.dumps(DATA).encode()).decode()},
         {"data": DATA, "datacontenttype": "application/json", "dataschema": "https://example.com/s", "ext": [1, {}]},
         {"specversion": "0.3"},
+        {"datacontentencoding": "base64"},
+        {"specversion": "0.3", "datacontentencoding": "base64"},
+        {
+            "specversion": "0.3",
+            "datacontentencoding": "base64",
+            "data": base64.b64encode(json.dumps(DATA).encode()).decode(),
+        },
         {"time": "2026-01-28T13:00:00.000250+01:00"},
     ],
 )

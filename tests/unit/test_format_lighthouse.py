@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.decoded import Event, Seen, config_of, events, record, seen, source_of
+from support.decoded import NOON, Event, Seen, config_of, events, record, seen, source_of
+from support.exported import lighthouse_report
 
 from evaluator.core.event import MINUTE
 from evaluator.wire import formats
@@ -43,6 +44,10 @@ def test_a_run_is_an_event_at_the_time_it_was_made() -> None:
     assert events(SOURCE, report(), group_by=GROUPS) == [EVENT]
     late = report(fetchTime="2026-01-28T11:48:00.000Z")
     assert events(SOURCE, late, group_by=GROUPS) == [replace(EVENT, after_noon=-12 * MINUTE)]
+
+
+def test_a_report_with_all_that_the_published_schema_names_is_the_same_run() -> None:
+    assert events(SOURCE, lighthouse_report(URL, NOON * 1000), group_by=GROUPS) == [EVENT]
 
 
 def test_the_reduced_form_says_where_the_run_belongs() -> None:

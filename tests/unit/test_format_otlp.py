@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from support.decoded import Event, Seen, events, record, seen
+from support.exported import collectors_json, protobufs_json
 from support.spans import NOON_NS, TRACE_ID, any_value, attributes, request, span
 
 from evaluator.wire.formats import otlp_json, otlp_proto
@@ -326,6 +327,7 @@ def test_a_server_span_without_end_is_rejected_as_protobuf_too() -> None:
         ({"string_value": "x"}, "x"), ({"bool_value": False}, "false"), ({"int_value": -3}, "-3"),
         ({"double_value": 1.5}, "1.5"), ({"double_value": float("nan")}, "NaN"),
         ({"double_value": float("-inf")}, "-Infinity"), ({"bytes_value": b"\x01\x02"}, "AQI="), ({}, ""),
+        ({"string_value_strindex": 3}, ""),
         ({"array_value": ArrayValue(values=[AnyValue(int_value=1)])}, "1"),
         ({"array_value": ArrayValue(values=[AnyValue(int_value=1), AnyValue()])}, "[1,null]"),
         ({"kvlist_value": KeyValueList(values=[proto_attribute("k", int_value=1)])}, '{"k":1}'),
@@ -392,26 +394,13 @@ def sdk_request() -> ExportTraceServiceRequest:
     return encode_spans(exporter.get_finished_spans())
 
 
-def collector_json(made: ExportTraceServiceRequest) -> bytes:
-    """The same as JSON, as OTLP defines it: protobuf's own JSON, but with ids in hex."""
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415  # it is only wanted here
-
-    value = MessageToDict(made)
-    for resource in value["resourceSpans"]:
-        for scope in resource["scopeSpans"]:
-            for each in scope["spans"]:
-                for name in ("traceId", "spanId", "parentSpanId"):
-                    if name in each:
-                        each[name] = base64.b64decode(each[name]).hex()
-    return json.dumps(value).encode()
-
-
-def test_what_the_sdk_exports_comes_out_the_same_in_both_encodings() -> None:
+def test_what_the_sdk_exports_comes_out_the_same_in_every_encoding() -> None:
     made = sdk_request()
     groups = ["service.name", "scope.name", "http.response.status_code", "shards"]
-    as_json = seen({"format": "otlp"}, record(0, collector_json(made)), group_by=groups)
+    encodings = (collectors_json, protobufs_json)
+    as_json = [seen({"format": "otlp"}, record(0, encode(made)), group_by=groups) for encode in encodings]
     as_proto = seen({"format": "otlp"}, record(0, made.SerializeToString()), group_by=groups)
-    assert as_json == as_proto
+    assert as_json == [as_proto, as_proto]
     assert as_proto.skipped == 1
     assert [(event.after_noon, event.outcome, event.latency, event.group) for event in as_proto.events] == [
         (0, "good", 250_000, ("checkout", "shop.http", "200", "[1,2]")),

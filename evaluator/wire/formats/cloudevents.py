@@ -37,7 +37,7 @@ _IDENTITY = "ce.source+id"
 
 _REQUIRED = ("id", "source", "specversion", "type")
 _VERSIONS = ("1.0", "0.3")
-"""0.3 differs in what we do not read."""
+"""0.3 differs in how it writes binary data."""
 _STRUCTURED = "application/cloudevents"
 _JSON = ("", "+json")
 
@@ -137,7 +137,15 @@ def _structured(value: bytes, wanted: frozenset[str]) -> _Event | Fault:
     missing = next((name for name in _REQUIRED if attributes.get(name) is None), None)
     if missing is not None:
         return _no_event(f"{missing} is missing")
+    if attributes["specversion"] == "0.3" and data is not None and _says_base64(members, data):
+        data, encoded = None, data
     return _other_version(attributes) or _with_data(attributes, None if data is None else bytes(data), encoded)
+
+
+def _says_base64(members: Mapping[str, msgspec.Raw], data: msgspec.Raw) -> bool:
+    """Whether data of 0.3 are a text of base64. Later versions have `data_base64` for it, and no such attribute."""
+    encoding = members.get("datacontentencoding")
+    return bytes(data).startswith(b'"') and encoding is not None and text_of(_attribute(encoding)).lower() == "base64"
 
 
 def _no_event(why: str) -> Fault:

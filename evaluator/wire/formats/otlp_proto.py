@@ -83,25 +83,31 @@ def _with_maps(message: Any, name: str, kind: Any) -> None:  # noqa: ANN401  # d
 
 
 def _picked(attributes: Any, wanted: frozenset[str]) -> dict[str, object]:  # noqa: ANN401  # a map of protobuf's
-    found = ((key, _plain(attributes[key])) for key in wanted if key in attributes)
-    return {key: value for key, value in found if value is not None}
+    found: dict[str, object] = {}
+    for key in wanted:
+        if key in attributes:
+            value = attributes[key]
+            # Most are texts or integers, and one that is not empty tells by itself that it is the one that is set.
+            plain = value.string_value or value.int_value or _plain(value)
+            if plain is not None:
+                found[key] = plain
+    return found
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401  # an AnyValue
     """The JSON value of an attribute. A list of one is looked through, as everywhere."""
     case = value.WhichOneof("value")
-    if case is None:
-        return None
-    found: Any = getattr(value, case)
     match case:
-        case "array_value":
-            return lookup([_plain(each) for each in found.values], ())
-        case "kvlist_value":
-            return {each.key: _plain(each.value) for each in found.values}
+        case "string_value" | "int_value" | "bool_value":
+            plain: object = getattr(value, case)
+            return plain
         case "bytes_value" | "double_value":
-            return as_json(found)
-    plain: object = found
-    return plain
+            return as_json(getattr(value, case))
+        case "array_value":
+            return lookup([_plain(each) for each in value.array_value.values], ())
+        case "kvlist_value":
+            return {each.key: _plain(each.value) for each in value.kvlist_value.values}
+    return None  # what is an index into a table that only profiles have, and what comes later
 
 
 FORMATS = (
