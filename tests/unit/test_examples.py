@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+import yaml
 
 from evaluator.runtime.clock import VirtualLoop
 from evaluator.runtime.replay import Outcome, Request, replay
@@ -105,8 +106,9 @@ def test_the_rules_of_an_example_are_what_its_page_shows_and_without_warnings(na
 def test_the_record_that_a_page_shows_is_one_of_the_example(name: str) -> None:
     shown = [json.loads(text) for text in _blocks(page_of(name), "json")]
     values = [json.loads(line)["value"] for line in partitions(name)[0].read_text().splitlines()]
+    events = [event for value in values for event in (value if isinstance(value, list) else [value])]
     assert shown
-    assert all(record in values or [record] in values or any(record in value for value in values) for record in shown)
+    assert all(record in events for record in shown)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,7 +138,7 @@ BETTER: Sequence[tuple[str, Sequence[tuple[str | bytes, str | bytes]]]] = [
     ("registry", [(b"/v1/orders\xee\x07", b"/v1/orders\x90\x03")]),
     ("lighthouse", [('"code": "NO_FCP"', '"code": "NO_ERROR"'), ('"score": null', '"score": 0')]),
     ("supabase", [('"status_code": 500', '"status_code": 499')]),
-    ("vercel", [('"statusCode": 500, "proxy"', '"statusCode": 200, "proxy"'), ('"statusCode": 502', '"statusCode": 200')]),
+    ("vercel", [('"statusCode": 500, "pro', '"statusCode": 200, "pro'), ('"statusCode": 502', '"statusCode": 200')]),
     ("drift", [('"status": "drift"', '"status": "clean"')]),
     ("heartbeat", [("2026-01-28T12:31:40Z", "2026-01-28T12:29:40Z")]),
     ("easymo-api", [('"duration_ms": 1410.5', '"duration_ms": 999.5')]),
@@ -199,3 +201,41 @@ def test_an_alert_shows_the_values_that_the_records_have(tmp_path: Path) -> None
     assert (after["id"], after["labels"]) == (before["id"], before["labels"])
     assert [each["latency"] for each in before["evidence"]["slowest"][:2]] == [1.65, 1.41]
     assert [each["latency"] for each in after["evidence"]["slowest"][:2]] == [2, 1.65]
+
+
+# -- programs of others that carry HTTP to Kafka --------------------------------------------------------------
+
+RELAYS = EXAMPLES / "http-to-kafka"
+
+
+def relay(name: str) -> dict[str, Any]:
+    return yaml.safe_load((RELAYS / name).read_text())
+
+
+def topics_of(*names: str) -> set[str]:
+    rules = [load_rules([EXAMPLES / name / "config.yaml"]).rules for name in names]
+    return {source.topic for each in rules for source in each.sources.values()}
+
+
+def test_the_relays_write_the_topics_that_the_examples_read() -> None:
+    drains = topics_of("easymo-api", "supabase", "vercel")
+    vector, collector = relay("vector.yaml"), relay("collector.yaml")
+    assert {sink["topic"] for sink in vector["sinks"].values()} == drains
+    assert {output["topics"] for output in relay("fluent-bit.yaml")["pipeline"]["outputs"]} == drains
+    assert {exporter["logs"]["topic"] for exporter in collector["exporters"].values()} == drains
+    assert {each["traces"]["topic"] for each in relay("collector-spans.yaml")["exporters"].values()} == topics_of(
+        "otlp"
+    )
+
+
+def test_what_a_relay_wires_together_is_there() -> None:
+    vector = relay("vector.yaml")
+    known = {*vector["sources"], *vector["transforms"]}
+    routes = {f"by_path.{name}" for name in vector["transforms"]["by_path"]["route"]}
+    consumers = [*vector["transforms"].values(), *vector["sinks"].values()]
+    assert {name for each in consumers for name in each["inputs"]} <= known | routes
+    for file in ("collector.yaml", "collector-spans.yaml"):
+        collector = relay(file)
+        for kind in ("receivers", "processors", "exporters"):
+            pipelines = collector["service"]["pipelines"].values()
+            assert {name for each in pipelines for name in each.get(kind, ())} == set(collector.get(kind, ()))
