@@ -416,7 +416,9 @@ class AggregateStage:
 
 def _weight_of(letter: Outgoing) -> int:
     """About how many bytes of an outbox it is."""
-    return len(letter.value or b"") + len(letter.key or b"") + sum(len(n) + len(data) + 32 for n, data in letter.headers)
+    return (
+        len(letter.value or b"") + len(letter.key or b"") + sum(len(n) + len(data) + 32 for n, data in letter.headers)
+    )
 
 
 def _differs(stored: LastRecord | None, found: Record | None) -> bool:

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.errors import EvaluatorError
 from evaluator.runtime.dump import records
-from evaluator.runtime.log.port import KafkaUnreachable, Outgoing, OutcomeUnknown, Partition
+from evaluator.runtime.log.port import KafkaUnreachable, OutcomeUnknown, Outgoing, Partition
 from evaluator.wire.dead_letter import letter_of, note_of, noted, place
+from evaluator.wire.dead_letter import Letter
+from collections.abc import Mapping, Sequence
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator
 
     from evaluator.runtime.log.port import Log, Producer, TopicInfo
-    from evaluator.wire.dead_letter import Letter
     from evaluator.wire.records import Record
 
 AT_ONCE = 200

@@ -11,11 +11,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from evaluator.wire.records import Headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evaluator.wire.records import Headers, Record
+    from evaluator.wire.records import Record
 
 LIMIT = 512 * 1024
 """Longer values are cut, so that a dead letter can always be sent; the position finds the original."""

@@ -7,7 +7,6 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 
 from evaluator.core.event import MINUTE, DurationUs
 from evaluator.wire.config.matcher import Matcher
@@ -15,6 +14,10 @@ from evaluator.wire.config.model import FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format, Made, MadeReader
 from evaluator.wire.formats.json import JsonReader
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _RUN = ("runtimeError.code", "categories.performance.score")
 """Where a report says how the run went."""
