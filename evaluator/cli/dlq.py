@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import sys
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,6 @@ from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.dead_letter import letter_of
 from evaluator.wire.rejection import Reason
 from evaluator.wire.text import rfc3339
-from collections import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def list_(
         typer.echo(line)
     others = listing.history.others
     odd = f"; {others} records there are no dead letters" if others else ""
-    sys.stderr.write(f"{len(listing.newest)} of {listing.count} dead letters in {topic}{odd}\n")
+    sys.stderr.write(f"{len(listing.newest)} of {listing.total} dead letters in {topic}{odd}\n")
 
 
 @app.command("show")

@@ -8,6 +8,7 @@ two who do it at once do it once.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -16,9 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator.errors import EvaluatorError
 from evaluator.runtime.dump import records
 from evaluator.runtime.log.port import KafkaUnreachable, OutcomeUnknown, Outgoing, Partition
-from evaluator.wire.dead_letter import letter_of, note_of, noted, place
-from evaluator.wire.dead_letter import Letter
-from collections.abc import Mapping, Sequence
+from evaluator.wire.dead_letter import Letter, letter_of, note_of, noted, place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -152,7 +151,7 @@ class Listing(NamedTuple):
     """The newest letters that were wanted, the newest first and without their values; how many were; their history."""
 
     newest: Sequence[Found]
-    count: int
+    total: int
     history: History
 
 

@@ -1,8 +1,8 @@
 """Dead letters: what could not be judged, with where it stood and why; and what they say when they are read back.
 
 The headers of a dead letter are ours; those of the record stand among them under `header.NAME`. A record that was
-re-published carries `evaluator-dlq`, the place of its dead letter. Beside that one then stands a note: a record with the
-header `republished`, and without a reason.
+re-published carries `evaluator-dlq`, the place of its dead letter. Beside that one stands a note from then on: a record
+with the header `republished`, and without a reason.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
 from evaluator.wire.records import Headers
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What `evaluator publish` makes of the reports of other programs: records of the formats lighthouse, drift, heartbeat.
 
-What is kept of a Lighthouse report says to the format the same as all of it (tests/property/test_report_laws.py); what is
-left out are lists of audits, screenshots and texts, a megabyte and more.
+What is kept of a Lighthouse report says to the format the same as all of it; what is left out are lists of audits,
+screenshots and texts, a megabyte and more.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LIMIT = 256 * 1024
 """Of a record. A reduced report has some kilobytes; Kafka takes no more than a megabyte by default."""
 
 _WHOLE = (
-    "lighthouseVersion", "requestedUrl", "mainDocumentUrl", "finalDisplayedUrl", "finalUrl", "fetchTime", "runtimeError",
-    "environment", "commit", "branch", "context",
+    "lighthouseVersion", "requestedUrl", "mainDocumentUrl", "finalDisplayedUrl", "finalUrl", "fetchTime",
+    "runtimeError", "environment", "commit", "branch", "context",
 )  # fmt: skip
 """Kept as they are; the last three are there where a report was reduced before."""
 
@@ -30,8 +30,8 @@ _OF_CATEGORY = ("id", "title", "score")
 _OF_AUDIT = ("id", "score", "scoreDisplayMode", "numericValue", "numericUnit", "displayValue", "errorMessage")
 
 _METRICS = (
-    "first-contentful-paint", "largest-contentful-paint", "total-blocking-time", "cumulative-layout-shift", "speed-index",
-    "interactive", "interaction-to-next-paint", "max-potential-fid", "server-response-time",
+    "first-contentful-paint", "largest-contentful-paint", "total-blocking-time", "cumulative-layout-shift",
+    "speed-index", "interactive", "interaction-to-next-paint", "max-potential-fid", "server-response-time",
 )  # fmt: skip
 """The audits that measure something."""
 
@@ -48,6 +48,8 @@ def reduced(report: bytes, about: Mapping[str, str]) -> Reduced | Fault:
     whole = parse(report)
     if isinstance(whole, Fault):
         return whole
+    if not isinstance(whole, dict):
+        return Fault(Reason.WRONG_SHAPE, "it is no object")
     fault = _wrong(whole)
     if fault is not None:
         return Fault(Reason.WRONG_SHAPE, fault)
@@ -60,9 +62,9 @@ def reduced(report: bytes, about: Mapping[str, str]) -> Reduced | Fault:
     return Reduced(url_of(whole), value)
 
 
-def _wrong(report: Any) -> str | None:  # noqa: ANN401  # JSON
+def _wrong(report: dict[str, Any]) -> str | None:
     """Why that is no Lighthouse report, if it is none."""
-    if not isinstance(report, dict) or not isinstance(report.get("lighthouseVersion"), str):
+    if not isinstance(report.get("lighthouseVersion"), str):
         return "lighthouseVersion is missing"
     if instant(report.get("fetchTime"), "auto") == NOT_A_TIME:
         return "fetchTime is no time"

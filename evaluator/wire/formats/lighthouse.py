@@ -7,6 +7,7 @@ order.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from evaluator.core.event import MINUTE, DurationUs
 from evaluator.wire.config.matcher import Matcher
@@ -14,7 +15,6 @@ from evaluator.wire.config.model import FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format, Made, MadeReader
 from evaluator.wire.formats.json import JsonReader
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
