@@ -142,6 +142,20 @@ def test_an_empty_commit_leaves_no_trace(world: World) -> None:
     world.run(scenario)
 
 
+def test_an_append_says_where_each_record_is(world: World) -> None:
+    async def scenario(log: Log) -> None:
+        name = world.name("t")
+        await log.create([TopicSpec(name, 2)])
+        sent = [Outgoing(name, None, b"%d" % n, index) for n, index in enumerate([1, 0, 1, 1, 0])]
+        places = await log.append(sent)
+        assert [(place.index, offset) for place, offset in places] == [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1)]
+        (keyed,) = await log.append([Outgoing(name, b"k", b"keyed")])
+        (found,) = await log.read(keyed[0], keyed[1])
+        assert (found.key, found.value) == (b"k", b"keyed")
+
+    world.run(scenario)
+
+
 def test_a_read_can_begin_in_the_middle(world: World) -> None:
     async def scenario(log: Log) -> None:
         partition = await topic(log, world.name("t"))
