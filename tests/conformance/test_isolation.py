@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from worlds import Member, World, grown, put, shows, started, topic, transact, values
 
-from evaluator.runtime.log.port import Outgoing, Partition
+from evaluator.runtime.log.port import Outgoing, Partition, TopicSpec
 
 if TYPE_CHECKING:
     from evaluator.runtime.log.port import Log, Producer
