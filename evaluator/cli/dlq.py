@@ -59,7 +59,7 @@ def list_(
     chosen = settings_of(settings, bootstrap)
     topic, wanted = chosen.topics.dlq, _wanted(reason, source_topic, since)
     listing = with_log(chosen, lambda log: newest(log, topic, wanted, last))
-    for line in _json_lines(listing) if output is Output.JSON else _table(listing):
+    for line in json_lines(listing) if output is Output.JSON else table(listing):
         typer.echo(line)
     others = listing.history.others
     odd = f"; {others} records there are no dead letters" if others else ""
@@ -87,7 +87,7 @@ def show(
         about = {} if letter is None else _about(Found(position, record.timestamp or 0, letter), history)
         typer.echo(orjson.dumps({**about, **_content(record, letter)}).decode())
         return
-    for line in _shown(position, record, letter, history):
+    for line in shown(position, record, letter, history):
         typer.echo(line)
 
 
@@ -171,7 +171,8 @@ def _time(at_ms: int) -> str:
 HEAD = ("PLACE", "TIME", "REASON", "FROM", "BAD", "GOOD", "STATE", "DETAIL")
 
 
-def _table(listing: Listing) -> Iterator[str]:
+def table(listing: Listing) -> Iterator[str]:
+    """The listing as columns, for a person."""
     if not listing.newest:
         return
     rows = [HEAD, *(_row(found, listing.history) for found in listing.newest)]
@@ -188,7 +189,8 @@ def _row(found: Found, history: History) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _json_lines(listing: Listing) -> Iterator[str]:
+def json_lines(listing: Listing) -> Iterator[str]:
+    """The listing as an object a line."""
     for found in listing.newest:
         yield orjson.dumps(_about(found, listing.history)).decode()
 
@@ -221,7 +223,8 @@ def _data(name: str, raw: bytes | None) -> dict[str, str | None]:
         return {f"{name}Base64": base64.b64encode(raw or b"").decode()}
 
 
-def _shown(position: Position, record: Record, letter: Letter | None, history: History) -> Iterator[str]:
+def shown(position: Position, record: Record, letter: Letter | None, history: History) -> Iterator[str]:
+    """Everything of a record there, for a person; `letter` is None where it is no dead letter."""
     yield f"letter    {position}  {_time(record.timestamp or 0)}  {history.of(position)}"
     if letter is None:
         yield "reason    none: this is no dead letter"
@@ -237,7 +240,7 @@ def _shown(position: Position, record: Record, letter: Letter | None, history: H
     size = len(record.value or b"")
     cut = f" of {letter.size}, it was cut" if letter is not None and letter.is_cut else ""
     yield f"value     {'null' if record.value is None else f'{size} bytes{cut}'}"
-    for line in lines_of(record.value or b""):
+    for line in lines_of(record.value) if record.value else ():
         yield f"  {line}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -75,12 +76,13 @@ def test_every_file_that_is_no_report_is_named_and_nothing_is_sent(
     ]
 
 
-@pytest.mark.usefixtures("folder")
-def test_a_drift_report_comes_from_standard_input_too(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfRemote schema matches migrations\n")))
-    (record,) = told(capsys, "publish drift - --surface db --config rules.yaml --time 2026-01-28T13:00:00+01:00")
+def test_a_drift_report_comes_from_standard_input_too(folder: Path) -> None:
+    words = "publish drift - --surface db --config rules.yaml --time 2026-01-28T13:00:00+01:00 --dry-run -o json"
+    done = subprocess.run(
+        [sys.executable, "-m", "evaluator", *words.split()], cwd=folder, capture_output=True, check=False,
+        input=b"\xef\xbb\xbfRemote schema matches migrations\n",
+    )  # fmt: skip
+    record = orjson.loads(done.stdout)
     assert (record["topic"], record["key"]) == ("db.checks", "db")
     assert record["value"] == {
         "kind": "drift", "surface": "db", "time": "2026-01-28T12:00:00Z", "status": "clean", "lines": 0
