@@ -93,7 +93,7 @@ def show(
 
 @app.command("publish")
 def publish(
-    places: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Only these.")] = None,
+    places: Annotated[list[str] | None, typer.Argument(metavar="PARTITION:OFFSET", help="Only these.")] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Every dead letter that is kept.")] = False,
     reason: Reasons = None,
