@@ -15,7 +15,21 @@ import structlog
 import typer
 
 from evaluator import __version__
-from evaluator.cli import check_config, demo, dump, healthcheck, replay, schema, simulate, status, tail, topics, version
+from evaluator.cli import (
+    check_config,
+    demo,
+    dlq,
+    dump,
+    healthcheck,
+    publish,
+    replay,
+    schema,
+    simulate,
+    status,
+    tail,
+    topics,
+    version,
+)
 from evaluator.cli import run as run_command
 from evaluator.errors import EvaluatorError
 from evaluator.runtime import logs
@@ -37,6 +51,8 @@ app.command("run")(run_command.run)
 app.add_typer(topics.app, name="topics")
 app.command("tail")(tail.tail)
 app.command("dump")(dump.dump)
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(publish.app, name="publish")
 app.command("status")(status.status)
 app.command("healthcheck")(healthcheck.healthcheck)
 app.command("demo")(demo.demo)

@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from evaluator.cli.connect import Bootstrap, SettingsFile, settings_of, with_log
+from evaluator.cli.printable import printable
 from evaluator.cli.words import Output, alert_line
 from evaluator.runtime.tail import follow
 
@@ -80,7 +81,7 @@ def _json(record: Record) -> str:
 
 
 def _text(record: Record) -> str:
-    return f"{(record.key or b'').decode('utf-8', 'replace')}  {_json(record)}"
+    return printable(f"{(record.key or b'').decode('utf-8', 'replace')}  {_json(record)}")
 
 
 def _alert(record: Record) -> str:

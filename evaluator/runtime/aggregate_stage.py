@@ -99,6 +99,7 @@ class AggregateStage:
         self._idle_advances = [d for d in decisions if isinstance(d, IdleAdvance)]
         self._known_future = {(d.offset, d.index) for d in decisions if isinstance(d, FutureRejection)}
         self._letters: list[Outgoing] = []
+        self._letters_weigh = 0
         self._lost: tuple[int, int] | None = None
         self._last: LastRecord | None = None
         self._clock_rejected: list[FutureRejection] = []
@@ -247,16 +248,20 @@ class AggregateStage:
         if decoded.rejections:
             for offset, of_record in groupby(decoded.rejections, key=lambda rejection: rejection.offset):
                 record = records[int(np.searchsorted(records.offsets, offset))]
-                self._letters.append(self._letter(list(of_record), record))
+                others = np.searchsorted(decoded.events.offset, [offset, offset + 1])
+                letter = self._letter(list(of_record), record, accepted=int(others[1] - others[0]))
+                self._letters.append(letter)
+                self._letters_weigh += _weight_of(letter)
         return len(decoded.events) > 0
 
-    def _letter(self, rejections: Sequence[Rejection], record: Record) -> Outgoing:
+    def _letter(self, rejections: Sequence[Rejection], record: Record, accepted: int) -> Outgoing:
         """One letter a record: a batch of a thousand bad events is one record to look at, not a thousand."""
         rejection = rejections[0]
         letter = dead_letter(
             key=record.key, value=record.value, topic=self.input.topic, partition=self.input.index,
             offset=rejection.offset, index=rejection.index, reason=rejection.reason.value, detail=rejection.detail,
-            events=sum(each.events for each in rejections),
+            events=sum(each.events for each in rejections), accepted=accepted, timestamp=record.timestamp,
+            headers=record.headers,
         )  # fmt: skip
         return Outgoing(self._topics.dlq, letter.key, letter.value, headers=letter.headers)
 
@@ -323,7 +328,7 @@ class AggregateStage:
         return self._weight() >= COMMIT_EARLY
 
     def _weight(self) -> int:
-        return self._aggregator.weight + sum(len(letter.value or b"") + 512 for letter in self._letters)
+        return self._aggregator.weight + self._letters_weigh
 
     def _has_news(self, now: EpochUs) -> bool:
         progress = self._progress
@@ -368,7 +373,7 @@ class AggregateStage:
         if everywhere:
             self._announced, self._announce = partial.time.watermark, False
         self._progress = self._progress_after(partial.sequence, sent)
-        letters, self._letters = self._letters, []
+        letters, self._letters, self._letters_weigh = self._letters, [], 0
         return Outbox(partial.sequence, [*records, *letters, self._progress_record(self._progress)])
 
     def _since(self, before: SourceProgress) -> EpochUs | None:
@@ -407,6 +412,13 @@ class AggregateStage:
 
     def committed(self, now: EpochUs) -> None:
         """Nothing to do: what was frozen is already the progress."""
+
+
+def _weight_of(letter: Outgoing) -> int:
+    """About how many bytes of an outbox it is."""
+    return (
+        len(letter.value or b"") + len(letter.key or b"") + sum(len(n) + len(data) + 32 for n, data in letter.headers)
+    )
 
 
 def _differs(stored: LastRecord | None, found: Record | None) -> bool:

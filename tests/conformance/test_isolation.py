@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from worlds import Member, World, grown, put, shows, started, topic, transact, values
 
-from evaluator.runtime.log.port import Outgoing, Partition
+from evaluator.runtime.log.port import Outgoing, Partition, TopicSpec
 
 if TYPE_CHECKING:
     from evaluator.runtime.log.port import Log, Producer
@@ -138,6 +138,20 @@ def test_an_empty_commit_leaves_no_trace(world: World) -> None:
         assert await log.bounds(partition) == (0, 0)
         await transact(producer, partition, b"1")
         assert await grown(log, partition, 2) == (0, 2)
+
+    world.run(scenario)
+
+
+def test_an_append_says_where_each_record_is(world: World) -> None:
+    async def scenario(log: Log) -> None:
+        name = world.name("t")
+        await log.create([TopicSpec(name, 2)])
+        sent = [Outgoing(name, None, b"%d" % n, index) for n, index in enumerate([1, 0, 1, 1, 0])]
+        places = await log.append(sent)
+        assert [(place.index, offset) for place, offset in places] == [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1)]
+        (keyed,) = await log.append([Outgoing(name, b"k", b"keyed")])
+        (found,) = await log.read(keyed[0], keyed[1])
+        assert (found.key, found.value) == (b"k", b"keyed")
 
     world.run(scenario)
 

@@ -350,6 +350,32 @@ def test_a_batch_of_bad_events_is_one_dead_letter(folder: Path) -> None:
     )
 
 
+def test_a_dead_letter_says_what_a_re_publication_needs(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "version: 1\nsources: {events: {topic: t, format: json, batch: array, fields: {time: t}}}\n"
+        "surfaces: {api: {source: events}}\n"
+    )
+    of_batches = AggregateStage(load_rules([path]), "events", 0, 1, 2, Topics("app"), Timing(SECOND), Counter())
+    of_batches.restore([], (0, 0), None)
+    of_batches.freeze(EpochUs(START))
+    good, stamp = {"t": rfc3339(START)}, START // 1000
+    values = [[good], [good, {"t": "x"}, good, {}], [{}]]
+    headers = (("ce_id", b"7"), ("empty", None))
+    of_batches.apply(fetched(*(
+        Record(offset, stamp, None, orjson.dumps(value), headers) for offset, value in enumerate(values)
+    ), at=0))  # fmt: skip
+    outbox = of_batches.freeze(EpochUs(START + 10**12))
+    assert outbox is not None
+    told = [dict(r.headers) for r in outbox.records if r.topic == "slo.dlq"]
+    names = ("offset", "index", "events", "accepted", "timestamp", "header.ce_id")
+    assert [[each[name] for name in names] for each in told] == [
+        [b"1", b"1", b"2", b"2", b"%d" % stamp, b"7"],
+        [b"2", b"0", b"1", b"0", b"%d" % stamp, b"7"],
+    ]
+    assert all("header.empty" not in each for each in told)
+
+
 def test_from_the_end_is_about_the_first_run_only(folder: Path) -> None:
     first = stage(folder, original=1)
     first.restore([], (3, 7), None)

@@ -310,8 +310,8 @@ class KafkaLog:
 
     # -- writing outside transactions -----------------------------------------------------------------------
 
-    async def append(self, records: Sequence[Outgoing]) -> None:
-        """Write records outside any transaction."""
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[tuple[Partition, int]]:
+        """Write records outside any transaction; where each of them is."""
         writer = self._writer or await self._open_writer()
         answers: list[asyncio.Future[Any]] = []
         async with limited("write"):
@@ -326,8 +326,7 @@ class KafkaLog:
                 except errors.MessageSizeTooLargeError as error:
                     raise RecordTooLarge(record.topic, record.key, len(record.value or b"")) from error
             await writer.flush()
-            for answer in answers:
-                await answer
+            return [(Partition(at.topic, at.partition), at.offset) for at in [await answer for answer in answers]]
 
     async def _open_writer(self) -> AIOKafkaProducer:
         async with self._opening:

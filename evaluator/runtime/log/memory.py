@@ -13,7 +13,7 @@ answer or a slow broker does to a client is said by the `step` hook.
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import repeat
+from itertools import count, repeat
 from typing import TYPE_CHECKING
 
 from evaluator.runtime.log.memory_cluster import Cluster
@@ -140,18 +140,19 @@ class MemoryLog:
         """Add partitions to a topic until it has `partitions`."""
         await self._steps.around("log.grow", lambda: self._cluster.grow(topic, partitions), topic, partitions)
 
-    async def append(self, records: Sequence[Outgoing]) -> None:
-        """Write records outside any transaction. When one is refused none is written."""
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[tuple[Partition, int]]:
+        """Write records outside any transaction; where each of them is. When one is refused none is written."""
         for record in records:
             refusal = self._cluster.refusal(record)
             if refusal is not None:
                 raise refusal
         now = self._cluster.now_ms()
-        placed: defaultdict[tuple[str, int], list[Outgoing]] = defaultdict(list)
-        for record in records:
-            index = record.partition
-            placed[record.topic, self._cluster.place(record).index if index is None else index].append(record)
-        logs = {place: self._cluster.log(Partition(*place)) for place in placed}
+        places = [self._cluster.place(record) for record in records]
+        placed: defaultdict[Partition, list[Outgoing]] = defaultdict(list)
+        for place, record in zip(places, records, strict=True):
+            placed[place].append(record)
+        logs = {place: self._cluster.log(place) for place in placed}
+        offsets = {place: count(log.end) for place, log in logs.items()}
         for place, log in logs.items():
             rows = placed[place]
             log.extend(
@@ -161,6 +162,7 @@ class MemoryLog:
                 [row.headers for row in rows],
             )
         self._cluster.changed({topic for topic, _ in placed})
+        return [(place, next(offsets[place])) for place in places]
 
     async def append_values(
         self,

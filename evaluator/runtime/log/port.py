@@ -320,8 +320,11 @@ class Log(Protocol):
     async def grow(self, topic: str, partitions: int) -> None:
         """Add partitions to a topic until it has `partitions`. Raises `UnknownTopic`, `NotAuthorized`."""
 
-    async def append(self, records: Sequence[Outgoing]) -> None:
-        """Write records outside any transaction (simulated input, control records)."""
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[tuple[Partition, int]]:
+        """Write records outside any transaction (simulated input, reports); where each of them is, once all are there.
+
+        They are acknowledged by every replica in sync, and written once.
+        """
 
     async def trim(self, partition: Partition, before: int) -> None:
         """Delete the records below offset `before`."""

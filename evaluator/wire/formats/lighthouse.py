@@ -7,11 +7,17 @@ order.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from evaluator.core.event import MINUTE, DurationUs
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import FieldsConfig, SourceDefaults
+from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format, Made, MadeReader
 from evaluator.wire.formats.json import JsonReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _RUN = ("runtimeError.code", "categories.performance.score")
 """Where a report says how the run went."""
@@ -21,12 +27,21 @@ def _first(*values: object) -> object:
     return next((value for value in values if value is not None), None)
 
 
+_URLS = ("requestedUrl", "finalDisplayedUrl", "finalUrl")
+
+
+def url_of(report: Mapping[str, object]) -> str:
+    """What a report is about; "" where it does not say."""
+    url = _first(*(lookup(report, (name,)) for name in _URLS))
+    return url if isinstance(url, str) else ""
+
+
 def _is_failed(error: object, score: object) -> bool:
     return (error is not None and error != "NO_ERROR") or score is None
 
 
 _MADE = {
-    "url": Made(("requestedUrl", "finalDisplayedUrl", "finalUrl"), _first),
+    "url": Made(_URLS, _first),
     "form_factor": Made(("configSettings.formFactor",), _first),
     "context": Made(("context",), lambda context: context or "main"),
     "run.failed": Made(_RUN, _is_failed),

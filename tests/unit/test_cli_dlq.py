@@ -1,0 +1,81 @@
+"""Dead letters as a person sees them; the commands themselves are in tests/kafka/test_dlq.py."""
+
+from __future__ import annotations
+
+import json
+
+from evaluator.cli.dlq import json_lines, shown, table
+from evaluator.runtime.dead_letters import Found, History, Listing, Position
+from evaluator.wire.dead_letter import dead_letter, letter_of
+from evaluator.wire.records import Record
+
+NOON_MS = 1_769_601_600_000
+EVIL = "\x1b]0;owned\x07"
+
+
+def record(value: bytes = b"{\n  x") -> Record:
+    made = dead_letter(
+        key=EVIL.encode(), value=value, topic="calls", partition=1, offset=81, index=2, reason="bad_value",
+        detail=f"t is {EVIL}", events=3, accepted=4, timestamp=NOON_MS - 1000, headers=[(EVIL, b"\xff"), ("h", b"v")],
+    )  # fmt: skip
+    return Record(7, NOON_MS, made.key, made.value, made.headers)
+
+
+def listing() -> Listing:
+    history = History({})
+    history.republished.add(Position(0, 7))
+    letter = letter_of(record())
+    assert letter is not None
+    return Listing([Found(Position(0, 7), NOON_MS, letter)], 1, history)
+
+
+def test_the_table_escapes_what_others_wrote() -> None:
+    head, row = table(listing())
+    assert head.split() == ["PLACE", "TIME", "REASON", "FROM", "BAD", "GOOD", "STATE", "DETAIL"]
+    assert row == (
+        "0:7    2026-01-28T12:00:00Z  bad_value  calls/1/81  3    4     re-published  t is \\x1b]0;owned\\x07"
+    )
+
+
+def test_nothing_is_no_table() -> None:
+    assert list(table(Listing([], 0, History({})))) == []
+
+
+def test_an_object_a_line_has_all_but_the_content() -> None:
+    (line,) = json_lines(listing())
+    assert json.loads(line) == {
+        "partition": 0, "offset": 7, "time": "2026-01-28T12:00:00Z", "reason": "bad_value", "detail": f"t is {EVIL}",
+        "source": {"topic": "calls", "partition": 1, "offset": 81}, "index": 2, "events": 3, "accepted": 4, "size": 5,
+        "truncated": False, "copyOf": None, "republished": True, "rejectedAgain": None,
+    }  # fmt: skip
+
+
+def test_one_is_shown_with_everything_it_holds_and_no_line_can_be_forged() -> None:
+    one = record()
+    assert list(shown(Position(0, 7), one, letter_of(one), History({}))) == [
+        "letter    0:7  2026-01-28T12:00:00Z  new",
+        "reason    bad_value: t is \\x1b]0;owned\\x07",
+        "from      calls/1/81  2026-01-28T11:59:59Z",
+        "events    3 rejected, the first is number 2; 4 judged",
+        "key       \\x1b]0;owned\\x07",
+        "header    \\x1b]0;owned\\x07: \\xff",
+        "header    h: v",
+        "value     5 bytes",
+        "  {",
+        "    x",
+    ]
+
+
+def test_what_is_cut_binary_or_no_letter_says_so() -> None:
+    cut = record(value=b"\xff" * (512 * 1024 + 1))
+    lines = list(shown(Position(0, 7), cut, letter_of(cut), History({})))
+    assert "value     524288 bytes of 524289, it was cut" in lines
+    assert lines[8] == "  00000000  " + "ff " * 16 + " " + "." * 16
+    other = Record(3, -1, None, None, (("republished", b"slo.dlq/0/7"),))
+    assert list(shown(Position(0, 3), other, None, History({}))) == [
+        "letter    0:3  -  new",
+        "reason    none: this is no dead letter",
+        "key       -",
+        "header    republished: slo.dlq/0/7",
+        "value     null",
+    ]
