@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-
 from kafka.service import MINUTE_US, START_US, Service
 from kafka.test_sources import stopped
 
@@ -51,7 +50,7 @@ def at(us: int) -> str:
 
 def calls() -> Iterator[Sent]:
     """Of the Voice API: 3 hours in which one of ten fails, then good ones until after the fifth."""
-    for minute in range(0, 5 * 60 + 10):
+    for minute in range(5 * 60 + 10):
         us = START_US + minute * MINUTE_US
         line = {
             "timestamp": rfc3339(us), "level": "info", "service": "easymo-api", "target": "api-router",
