@@ -152,8 +152,11 @@ class Task:
             if self._unsent is None:
                 return
             self.committing_since = began
-            stamp = await self._delivery.deliver(self._unsent)
-            self._unsent = self.committing_since = None
+            try:
+                stamp = await self._delivery.deliver(self._unsent)
+            finally:
+                self.committing_since = None
+            self._unsent = None
             self._used_at = self._clock.monotonic()
             if stamp is not None:
                 self._compare_clocks(stamp)
