@@ -21,6 +21,7 @@ class Kind(StrEnum):
     MEAN = "mean"
     MAX = "max"
     SLOW_RATIO = "slow_ratio"
+    SILENCE = "silence"
 
 
 class Op(StrEnum):
@@ -43,8 +44,8 @@ class Condition:
 
     `text` is the condition as configured, single-spaced; `name` the indicator as configured (`median`,
     `p99.9`, `slow_ratio(500ms)`). `threshold` is a fraction in [0, 1] for ratios, microseconds for
-    QUANTILE, MEAN and MAX, an integer for counts. `q` is set for QUANTILE, `slower_than` (microseconds)
-    for SLOW_RATIO.
+    QUANTILE, MEAN, MAX and SILENCE, an integer for counts. `q` is set for QUANTILE, `slower_than`
+    (microseconds) for SLOW_RATIO. SILENCE is what `expect_every` asks: how old the newest event is.
     """
 
     text: str

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
-from evaluator.core.condition import Condition
-from evaluator.core.event import DurationUs
+from evaluator.core.condition import Condition, Kind
+from evaluator.core.event import DurationUs, SeriesKey
 
 
 class Policy(StrEnum):
@@ -85,6 +85,11 @@ class Rule:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_about_absence(self) -> bool:
+        """Whether it waits for events of the surface as a whole, whatever splits that into series."""
+        return any(condition.kind is Kind.SILENCE for condition in self.conditions)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -120,10 +125,17 @@ class RuleSet:
         """The rules about one surface, in config order."""
         return tuple(rule for rule in self.rules.values() if rule.surface == surface)
 
-    def steps_of(self, surface: str) -> dict[DurationUs, tuple[int, ...]]:
-        """For each pane width that the surface's rules need, the latency thresholds to count, ascending."""
+    def rules_about(self, key: SeriesKey) -> tuple[Rule, ...]:
+        """The rules that judge one series, or its surface as a whole, whose key has no values."""
+        rules = self.rules_of(key.surface)
+        if not self.surfaces[key.surface].group_by:
+            return rules
+        return tuple(rule for rule in rules if rule.is_about_absence is not bool(key.values))
+
+    def steps_of(self, key: SeriesKey) -> dict[DurationUs, tuple[int, ...]]:
+        """For each pane width that the rules about a series need, the latency thresholds to count, ascending."""
         steps: dict[DurationUs, set[int]] = {}
-        for rule in self.rules_of(surface):
+        for rule in self.rules_about(key):
             counted = (condition.counted() for condition in rule.conditions)
             steps.setdefault(rule.every, set()).update(t for t in counted if t is not None)
         return {step: tuple(sorted(steps[step])) for step in sorted(steps)}

@@ -142,6 +142,8 @@ def sample(condition: Condition, counts: Counts) -> int:
             return counts.n
         case Kind.QUANTILE | Kind.MEAN | Kind.MAX | Kind.SLOW_RATIO:
             return counts.lat_n
+        case Kind.SILENCE:
+            return 1  # the newest event, whenever that was
 
 
 def is_true(condition: Condition, counts: Counts, sums: Sums, missing: int = 0) -> bool:
@@ -174,6 +176,8 @@ def _exceeds(condition: Condition, counts: Counts, sums: Sums, missing: int, *, 
             left, right = sums.lat_sum, int(t) * counts.lat_n
         case Kind.MAX:
             left, right = sums.lat_max, int(t)
+        case Kind.SILENCE:
+            left, right = sums.silence, int(t)
     return left > right if strict else left >= right
 
 
@@ -221,13 +225,16 @@ def min_samples(rule: Rule, condition: Condition) -> int:
     return 1
 
 
+_IN_MICROSECONDS = frozenset({Kind.QUANTILE, Kind.MEAN, Kind.MAX, Kind.SILENCE})
+
+
 def measure(condition: Condition, sums: Sums) -> Value:
     """The value that a reader is shown."""
     counts = sums.weighted
     measured: tuple[int, int] | None = None
     if sample(condition, counts) > 0 or condition.kind is Kind.REQUEST_COUNT:
         measured = _measured(condition, counts, sums)
-    is_latency, is_estimate = condition.kind in {Kind.QUANTILE, Kind.MEAN, Kind.MAX}, condition.kind is Kind.QUANTILE
+    is_latency, is_estimate = condition.kind in _IN_MICROSECONDS, condition.kind is Kind.QUANTILE
     if measured is None:
         return Value(condition.name, None, 1, is_latency, is_estimate)
     common = gcd(*measured)
@@ -250,6 +257,9 @@ def _measured(condition: Condition, counts: Counts, sums: Sums) -> tuple[int, in
             return sums.lat_sum, counts.lat_n
         case Kind.MAX:
             return sums.lat_max, 1
+        case Kind.SILENCE:
+            # Since when, not how long: that stays the same while nothing comes, so that windows alike are one run.
+            return sums.newest, 1
         case Kind.QUANTILE:
             estimate = sums.quantile(condition.q or Fraction(0))
             return None if estimate is None else (estimate, 1)
