@@ -35,6 +35,8 @@ class Op(StrEnum):
 
 RATIOS = frozenset({Kind.ERROR_RATIO, Kind.SLOW_RATIO})
 COUNTS = frozenset({Kind.ERROR_COUNT, Kind.REQUEST_COUNT})
+UNSAMPLED = COUNTS | {Kind.SILENCE}
+"""What is true or not however few events there are."""
 LATENCIES = frozenset({Kind.QUANTILE, Kind.MEAN, Kind.MAX, Kind.SLOW_RATIO})
 
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
+from evaluator.core.condition import RATIOS, UNSAMPLED, Condition, Kind, Op
 from evaluator.core.event import EpochUs
 from evaluator.core.pane import CARRY_BITS
 from evaluator.core.rule import Policy
@@ -111,7 +111,7 @@ def _without_breach(rule: Rule, sums: Sums, *, holds: bool) -> Verdict:
     measured = [c for c in rule.conditions if c.kind is not Kind.REQUEST_COUNT]
     if measured and all(sample(c, sums.weighted) == 0 for c in measured):
         return Verdict.NO_DATA
-    sampled = [c for c in rule.conditions if c.kind not in COUNTS]
+    sampled = [c for c in rule.conditions if c.kind not in UNSAMPLED]
     if holds or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
         return Verdict.INSUFFICIENT
     return Verdict.OK
@@ -194,7 +194,7 @@ def _counted(condition: Condition) -> int:
 
 def has_evidence(rule: Rule, condition: Condition, sums: Sums) -> bool:
     """Whether enough events stand behind a true condition."""
-    if condition.kind in COUNTS:
+    if condition.kind in UNSAMPLED:
         return True
     events, needed = sums.events, min_samples(rule, condition)
     padded = condition.is_upper and condition.kind is not Kind.MEAN and condition.kind is not Kind.MAX
