@@ -198,9 +198,9 @@ def _objective(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Find
 
 def _asked(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
     """Conditions over a window, or an event that is waited for: one of the two."""
-    if alert.expect_every is None:
+    if "expect_every" not in alert.model_fields_set:
         for key, example in (("when", "error_ratio > 0.5%"), ("window", "5m")):
-            if not _is_given(alert, key):
+            if key not in alert.model_fields_set:
                 message = f'missing key "{key}", for example {key}: {example}'
                 yield _key(entries, Code.MISSING_KEY, path, message)
         return
