@@ -42,8 +42,8 @@ alerts:
 """
 
 ALERT_KEYS = (
-    "surface, slo, severity, when, expect_every, window, every, consecutive, for, m_of_n, resolve_after, max_gap, min_samples, "
-    "min_bad, no_data, low_traffic, expire_after, forget_after, labels, annotations"
+    "surface, slo, severity, when, expect_every, window, every, consecutive, for, m_of_n, resolve_after, max_gap, "
+    "min_samples, min_bad, no_data, low_traffic, expire_after, forget_after, labels, annotations"
 )
 TOP_KEYS = "version, revision, blind_after, max_replay_age, max_skew, sources, surfaces, slos, alerts"
 FORMATS = ", ".join(sorted(formats.known()))
@@ -589,8 +589,8 @@ MISTAKES = [
     pytest.param(
         [("when: error_ratio > 0.5%", "expect_every: 26h")],
         (
-            "23:5: error[E025] alerts.Degraded.window: expect_every looks at the newest event, whenever that was; leave "
-            "window out"
+            "23:5: error[E025] alerts.Degraded.window: expect_every looks at the newest event, whenever that was; "
+            "leave window out"
         ),
         id="an_absence_over_a_window",
     ),
