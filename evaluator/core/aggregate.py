@@ -12,7 +12,7 @@ less per event than updating panes for every small batch.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain, pairwise
 from operator import itemgetter
@@ -25,6 +25,7 @@ from evaluator.core.event import (
     FAILED,
     NO_LATENCY,
     UNKNOWN,
+    UNMATCHED,
     EpochUs,
     EventBatch,
     Int8s,
@@ -32,6 +33,7 @@ from evaluator.core.event import (
     Int64s,
     Picked,
     SeriesKey,
+    SeriesKind,
     SeriesTable,
 )
 from evaluator.core.group import Bools
@@ -39,6 +41,7 @@ from evaluator.core.packed import EXACT, PLAIN, Packed, counts_of, pack
 from evaluator.core.pane import EVIDENCE, Counts, Evidence, Pane, strongest
 from evaluator.core.partial import Cell, FutureRejection, IdleAdvance, Origin, Partial
 from evaluator.core.rows import Columns, merged, packed_rows
+from evaluator.core.rule import steps_of
 from evaluator.core.watermark import BEGINNING, PartitionTime
 
 if TYPE_CHECKING:
@@ -86,7 +89,11 @@ class Aggregator:
         self.tallies: Counter[tuple[str, ...]] = Counter()
         self._source, self._partition, self._shards = source, partition, shards
         self._surfaces = [surface for surface in rules.surfaces.values() if surface.source == source.name]
-        self._steps = {surface.name: rules.steps_of(surface.name) for surface in self._surfaces}
+        ours = {surface.name: len(surface.group_by) for surface in self._surfaces}
+        by_kind = {kind: about for kind, about in rules.rules_by_kind().items() if kind[0] in ours}
+        self._steps = {kind: steps_of(about) for kind, about in by_kind.items()}
+        self._judged_whole = frozenset(name for name, fields in ours.items() if fields and (name, 0) in by_kind)
+        self._counted = {name: steps_of(rules.rules_of(name)) for name in ours}
         self._origin = Origin(rules.revision, rules.hash)
         self._begin = start
         self._reset()
@@ -136,7 +143,7 @@ class Aggregator:
             before[place] = before[place - 1]
         first = EpochUs(int(events.time[0]))
         if self.time.first is None:
-            self.time.first = first
+            self.time.first = EpochUs(max(first, self.time.watermark))
         if self.time.covered is None:
             self.time.covered = EpochUs(first + disorder)
         self.newest = EpochUs(max(self.newest or BEGINNING, int(newest[-1])))
@@ -169,7 +176,7 @@ class Aggregator:
             source=self._source.name, partition=self._partition, partitions=self.partitions,
             begin=self._begin, end=self.next_offset, sequence=0, before=self._before, time=time,
             origin=self._origin, idle_advances=tuple(self._idle_advances),
-            future_rejections=tuple(self._future_rejections), counted=self._steps, cells=cells,
+            future_rejections=tuple(self._future_rejections), counted=self._counted, cells=cells,
         )  # fmt: skip
         for surface, count in self.table.overflowed.items():
             self.tallies["overflow_series", surface] += count
@@ -191,8 +198,9 @@ class Aggregator:
         run = _concatenated(self._collected, self.table.keys)
         self._collected, self._size, self._held = [], 0, 0
         late_anywhere = np.zeros(len(run.time), dtype=bool)
-        for step in sorted({step for steps in self._steps.values() for step in steps}):
-            self._reduce_step(run, step, late_anywhere)
+        for counted in (run, *self._as_wholes(run)):
+            for step in sorted({step for steps in self._steps.values() for step in steps}):
+                self._reduce_step(counted, step, late_anywhere)
         for series, count in Counter(run.series[late_anywhere].tolist()).items():
             self.tallies["late", self.table.keys[series].surface] += count
         if self._pieces > PIECES_A_PANE * len(self._panes):
@@ -200,8 +208,18 @@ class Aggregator:
             self._panes = {key: [whole] for key, whole in zip(self._panes, wholes, strict=True)}
             self._pieces = len(self._panes)
 
+    def _as_wholes(self, run: _Run) -> Iterator[_Run]:
+        """The same events once more, as those of their surface as a whole, where a rule is about that."""
+        if not self._judged_whole:
+            return
+        wholes = [
+            self.table.intern(SeriesKey(key.surface)) if key.surface in self._judged_whole else UNMATCHED
+            for key in tuple(self.table.keys)
+        ]
+        yield run._replace(series=np.array([*wholes, UNMATCHED], dtype=np.int32)[run.series])
+
     def _reduce_step(self, run: _Run, step: DurationUs, late_anywhere: Bools) -> None:
-        wanted = np.array([step in self._steps[key.surface] for key in self.table.keys] + [False])
+        wanted = np.array([step in self._steps[key.kind] for key in self.table.keys] + [False])
         rows = wanted[run.series]  # UNMATCHED is -1: the last entry
         slot = run.time // step
         late = rows & ((slot + 1) * step <= run.before)
@@ -271,13 +289,17 @@ def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[Ser
 
 
 def _reduced_panes(
-    run: _Run, order: Int64s, grouped: Groups, steps: dict[str, dict[DurationUs, tuple[int, ...]]], step: DurationUs
+    run: _Run,
+    order: Int64s,
+    grouped: Groups,
+    steps: dict[SeriesKind, dict[DurationUs, tuple[int, ...]]],
+    step: DurationUs,
 ) -> list[Packed]:
     """A pane for each group; `order` are the rows of `run` as they are grouped."""
     edges = grouped.edges
     time, latency, failed = run.time[order], run.latency[order], run.failed[order]
     weight = None if run.weight is None else run.weight[order]
-    named = [steps[run.keys[series].surface][step] for series in run.series[order[edges]].tolist()]
+    named = [steps[run.keys[series].kind][step] for series in run.series[order[edges]].tolist()]
     over = sorted(set(chain.from_iterable(named)))
     bins = _bins(latency, weight, grouped)
     columns = _Grouped(

@@ -84,7 +84,9 @@ def labels_of(rule: Rule, surface: Surface, series: SeriesKey) -> dict[str, str]
 
 
 def group_labels(surface: Surface, series: SeriesKey) -> dict[str, str]:
-    """The `group_by` labels of a series, in the listed order, without the empty ones."""
+    """The `group_by` labels of a series, in the listed order, without the empty ones; none for a whole surface."""
+    if not series.values:
+        return {}
     pairs = zip(surface.group_by, series.values, strict=True)
     return {group.label: value for group, value in pairs if value}
 
@@ -92,7 +94,7 @@ def group_labels(surface: Surface, series: SeriesKey) -> dict[str, str]:
 def key_of(rule: Rule, surface: Surface, series: SeriesKey) -> str:
     """The readable name of an alert of a series: `surface/alertname{name="value",...}`."""
     name = f"{surface.name}/{rule.name}"
-    if not surface.group_by:
+    if not series.values:
         return name
     pairs = (f'{label}="{_escaped(value)}"' for label, value in group_labels(surface, series).items())
     return f"{name}{{{','.join(pairs)}}}"

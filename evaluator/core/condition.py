@@ -21,6 +21,7 @@ class Kind(StrEnum):
     MEAN = "mean"
     MAX = "max"
     SLOW_RATIO = "slow_ratio"
+    SILENCE = "silence"
 
 
 class Op(StrEnum):
@@ -34,6 +35,8 @@ class Op(StrEnum):
 
 RATIOS = frozenset({Kind.ERROR_RATIO, Kind.SLOW_RATIO})
 COUNTS = frozenset({Kind.ERROR_COUNT, Kind.REQUEST_COUNT})
+UNSAMPLED = COUNTS | {Kind.SILENCE}
+"""What is true or not however few events there are."""
 LATENCIES = frozenset({Kind.QUANTILE, Kind.MEAN, Kind.MAX, Kind.SLOW_RATIO})
 
 
@@ -43,8 +46,8 @@ class Condition:
 
     `text` is the condition as configured, single-spaced; `name` the indicator as configured (`median`,
     `p99.9`, `slow_ratio(500ms)`). `threshold` is a fraction in [0, 1] for ratios, microseconds for
-    QUANTILE, MEAN and MAX, an integer for counts. `q` is set for QUANTILE, `slower_than` (microseconds)
-    for SLOW_RATIO.
+    QUANTILE, MEAN, MAX and SILENCE, an integer for counts. `q` is set for QUANTILE, `slower_than`
+    (microseconds) for SLOW_RATIO. SILENCE is what `expect_every` asks: how old the newest event is.
     """
 
     text: str

@@ -91,7 +91,7 @@ class Walk:
             if present is not None:
                 self._judge_window(end, present)
             else:
-                self._pass_silence(end, self._silent_until(end))
+                self._pass_silence(end, self._alike_until(end, self._silent_until(end)))
 
     def _next_end(self) -> EpochUs:
         """The end of the next window, which may lie beyond the watermark.
@@ -125,9 +125,17 @@ class Walk:
         place = bisect_left(self._order, -(-moment // self._rule.every))
         return self._order[place] if place < len(self._order) else None
 
+    def _measured(self, _end: EpochUs, sums: Sums) -> Sums:
+        """What the window that ends at `_end` is judged by; `sums` are its panes. Not to be changed."""
+        return sums
+
+    def _alike_until(self, _end: EpochUs, last: EpochUs) -> EpochUs:
+        """The end of the last window without events, up to `last`, that is judged like the one that ends at `_end`."""
+        return last
+
     def _judge_window(self, end: EpochUs, present: Sums) -> None:
         rule = self._rule
-        self._apply(judge(rule, EpochUs(end - rule.window), end, present))
+        self._apply(judge(rule, EpochUs(end - rule.window), end, self._measured(end, present)))
         self._forget_if_silent(end)
 
     def _consume(self, end: EpochUs) -> None:
@@ -154,7 +162,7 @@ class Walk:
     def _pass_silence(self, end: EpochUs, last: EpochUs) -> None:
         rule, progress = self._rule, self._progress
         self.forgotten = False
-        empty = judge(rule, EpochUs(end - rule.window), end, nothing(_thresholds(rule)))
+        empty = judge(rule, EpochUs(end - rule.window), end, self._measured(end, nothing(_thresholds(rule))))
         forget_at = grid.next_end(rule.every, EpochUs(progress.newest + rule.forget_after))
         while end <= last and not self.forgotten:
             before = progress.streak

@@ -12,14 +12,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from evaluator.core.absence import AbsenceWalk
 from evaluator.core.alert import Transition, key_of, labels_of
 from evaluator.core.decide import Progress, Turn, Walk, turn_of
-from evaluator.core.event import DurationUs, EpochUs, SeriesKey, overflow_of
+from evaluator.core.event import DurationUs, EpochUs, SeriesKey, overflow_of, shard_of
 from evaluator.core.packed import Packed, glance
 from evaluator.core.panes import Panes, Sealed
 from evaluator.core.partial import Origin
 from evaluator.core.rows import merged
-from evaluator.core.rule import Rule, Surface
+from evaluator.core.rule import Rule, Surface, steps_of
 from evaluator.core.streak import Phase, Reason
 from evaluator.core.verdict import Window
 from evaluator.core.watermark import BEGINNING, PartitionTime, SourceTime, combine
@@ -147,11 +148,12 @@ class Evaluator:
     another definition changed: both begin where every verdict is exact again (docs/semantics.md, 12).
     """
 
-    def __init__(self, rules: RuleSet, snapshot: Snapshot | None = None) -> None:
+    def __init__(self, rules: RuleSet, snapshot: Snapshot | None = None, shard: int = 0, shards: int = 1) -> None:
         self.tallies: Counter[tuple[str, ...]] = Counter()
         self._rules = rules
-        self._steps = {name: rules.steps_of(name) for name in rules.surfaces}
-        self._of_surface = {name: rules.rules_of(name) for name in rules.surfaces}
+        self._about = rules.rules_by_kind()
+        self._steps = {kind: steps_of(about) for kind, about in self._about.items()}
+        self._steps_of_surface = {name: tuple(steps_of(rules.rules_of(name))) for name in rules.surfaces}
         self._series: dict[str, dict[SeriesKey, _Series]] = {name: {} for name in rules.surfaces}
         self._sources = {name: SourceState() for name in rules.sources}
         self._known: dict[str, KnownRule] = {}
@@ -162,6 +164,7 @@ class Evaluator:
         self._ended: list[Transition] = []
         self._in_pieces: list[list[Packed]] = []
         self._restore(snapshot)
+        self._expect(shard, shards)
 
     # -- what a restart and a rule change do ------------------------------------------------------------
 
@@ -189,10 +192,18 @@ class Evaluator:
             if key.surface in self._series and key in self._series[key.surface]:
                 self._series[key.surface][key].totals = totals
 
+    def _expect(self, shard: int, shards: int) -> None:
+        """What is waited for is judged from the start: it may never come."""
+        for rule in self._rules.rules.values():
+            whole = SeriesKey(rule.surface)
+            if rule.is_about_absence and shard_of(whole, shards) == shard:
+                self._judged(whole, (rule,))
+
     def _restore_progress(self, place: ProgressId, progress: Progress, before: KnownRule) -> None:
         now = self._known.get(place.rule)
         if now is not None and now.rule.definition == before.rule.definition:
-            self._of(place.series).progress[place.rule] = progress
+            series = self._judged(place.series, (now.rule,)) if now.rule.is_about_absence else self._of(place.series)
+            series.progress[place.rule] = progress
             self._changed_progress.discard(place)
             return
         self._changed_progress.add(place)
@@ -203,7 +214,7 @@ class Evaluator:
             self._ended.append(_transition(before.rule, before.surface, place.series, turn))
 
     def _restore_pane(self, pane_id: PaneId, pane: Packed | Sealed) -> None:
-        if self._fits(pane_id.series) and pane_id.step in self._steps[pane_id.series.surface]:
+        if self._fits(pane_id.series) and pane_id.step in self._steps[pane_id.series.kind]:
             self._of(pane_id.series).panes[pane_id.step].restore(pane_id.slot, pane)
         else:
             self._changed_panes.add(pane_id)
@@ -272,9 +283,12 @@ class Evaluator:
             return
         key = self._admitted(key)
         series = self._of(key)
-        counted_step = min(self._steps[key.surface], default=None)
+        steps = self._steps[key.kind]
+        # Each event counts once: as one of its series, or of a surface that nothing splits.
+        is_own = len(key.values) == len(self._rules.surfaces[key.surface].group_by)
+        counted_step = min(steps, default=None) if is_own else None
         for cell in on_time:
-            if cell.step not in self._steps[key.surface]:
+            if cell.step not in steps:
                 continue
             pieces = series.panes[cell.step].add(cell.slot, cell.pane)
             if len(pieces) == 2:  # noqa: PLR2004  # from now on they can be put together
@@ -294,17 +308,19 @@ class Evaluator:
             pieces[:] = [whole]
 
     def _fits(self, key: SeriesKey) -> bool:
-        """Whether the surface is still split by as many fields as when the series was seen.
+        """Whether the rules still judge series of this kind.
 
-        One that is not is of a former config; every rule of its surface begins after its last pane.
+        One that they do not is of a former config; every rule of its surface begins after its last pane.
         """
-        surface = self._rules.surfaces.get(key.surface)
-        return surface is not None and len(key.values) == len(surface.group_by)
+        return key.kind in self._about
 
     def _admitted(self, key: SeriesKey) -> SeriesKey:
         """The series itself, or its surface's overflow series where the surface is full."""
         of_surface = self._series[key.surface]
-        if key in of_surface or not key.values or len(of_surface) < self._rules.surfaces[key.surface].max_series:
+        if key in of_surface or not key.values:
+            return key
+        split = len(of_surface) - (SeriesKey(key.surface) in of_surface)
+        if split < self._rules.surfaces[key.surface].max_series:
             return key
         overflow = overflow_of(key)
         if key != overflow:
@@ -312,12 +328,18 @@ class Evaluator:
         return overflow
 
     def _of(self, key: SeriesKey) -> _Series:
-        of_surface = self._series[key.surface]
-        series = of_surface.get(key)
-        if series is None:
-            series = of_surface[key] = _Series()
-            for rule in self._of_surface[key.surface]:
-                series.progress.setdefault(rule.name, Progress())
+        about = self._about[key.kind]
+        series = self._series[key.surface].get(key)
+        if series is not None and len(series.progress) == len(about):
+            return series
+        return self._judged(key, about)
+
+    def _judged(self, key: SeriesKey, about: tuple[Rule, ...]) -> _Series:
+        """A series that at least the rules `about` judge."""
+        series = self._series[key.surface].setdefault(key, _Series())
+        for rule in about:
+            if rule.name not in series.progress:
+                series.progress[rule.name] = Progress()
                 self._changed_progress.add(ProgressId(key, rule.name))
         return series
 
@@ -341,16 +363,17 @@ class Evaluator:
         before = self._decided.get(surface.name)
         if before is None or before.covered != time.covered:
             return True
-        return any(time.watermark // step > before.watermark // step for step in self._steps[surface.name])
+        steps = self._steps_of_surface[surface.name]
+        return any(time.watermark // step > before.watermark // step for step in steps)
 
     def _decide_series(self, surface: Surface, key: SeriesKey, time: SourceTime, decisions: Decisions) -> None:
         series = self._series[surface.name][key]
-        for rule in self._of_surface[surface.name]:
-            known = self._known[rule.name]
-            if known.begin is None:
+        for rule in self._about[key.kind]:
+            known, progress = self._known[rule.name], series.progress.get(rule.name)
+            if known.begin is None or progress is None:
                 continue
-            progress = series.progress[rule.name]
-            walk = Walk(rule, progress, series.panes.get(rule.every) or Panes(), time, known.begin)
+            panes = series.panes.get(rule.every) or Panes()
+            walk = self._walk(rule, progress, panes, time, known.begin)
             walk.run()
             if walk.decided:
                 self._changed_progress.add(ProgressId(key, rule.name))
@@ -358,24 +381,36 @@ class Evaluator:
             decisions.transitions += [_transition(rule, surface, key, turn) for turn in walk.turns]
         self._prune(key, series, time)
 
+    def _walk(self, rule: Rule, progress: Progress, panes: Panes, time: SourceTime, begin: EpochUs) -> Walk:
+        if not rule.is_about_absence:
+            return Walk(rule, progress, panes, time, begin)
+        partitions = self._sources[self._rules.surfaces[rule.surface].source].partitions.values()
+        first = min((p.time.first for p in partitions if p.time.first is not None), default=None)
+        return AbsenceWalk(rule, progress, panes, time, begin, first)
+
     def _prune(self, key: SeriesKey, series: _Series, time: SourceTime) -> None:
-        """Drop the panes that no window will ask for, and the series when nothing of it is left."""
+        """Drop the panes that no window will ask for, and what waits for no event when nothing else is left."""
         for step, panes in series.panes.items():
             needed = self._needed_from(key, series, step, time)
             self._changed_panes.update(PaneId(key, step, slot) for slot in panes.drop(needed // step))
             panes.complete(time.watermark // step)
-        idle = all(progress.next_end is None for progress in series.progress.values())
+        let_go = [rule.name for rule in self._about[key.kind] if not rule.is_about_absence]
+        let_go = [name for name in let_go if name in series.progress]
+        idle = all(series.progress[name].next_end is None for name in let_go)
         if idle and not any(series.panes.values()):
-            del self._series[key.surface][key]
-            self._changed_progress.update(ProgressId(key, rule) for rule in series.progress)
+            for name in let_go:
+                del series.progress[name]
+            self._changed_progress.update(ProgressId(key, name) for name in let_go)
+            if not series.progress:
+                del self._series[key.surface][key]
 
     def _needed_from(self, key: SeriesKey, series: _Series, step: DurationUs, time: SourceTime) -> EpochUs:
         """Panes that end at or before this moment are in no window that is still to be decided."""
         needed = [time.watermark]
-        for rule in self._of_surface[key.surface]:
-            next_end = series.progress[rule.name].next_end
-            if rule.every == step and next_end is not None:
-                needed.append(EpochUs(next_end - rule.window))
+        for rule in self._about[key.kind]:
+            progress = series.progress.get(rule.name)
+            if rule.every == step and progress is not None and progress.next_end is not None:
+                needed.append(EpochUs(progress.next_end - rule.window))
         return EpochUs(min(needed))
 
     # -- what to write and to show ------------------------------------------------------------------------

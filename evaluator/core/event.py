@@ -42,11 +42,20 @@ Int32s = npt.NDArray[np.int32]
 Int8s = npt.NDArray[np.int8]
 
 
+SeriesKind = tuple[str, int]
+"""A surface, and how many fields split it into series of this kind: none where it is meant as a whole."""
+
+
 class SeriesKey(NamedTuple):
     """A surface and the values of its `group_by` fields, in the listed order ("" where absent)."""
 
     surface: str
     values: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> SeriesKind:
+        """What the rules tell series apart by: one of those that split a surface is not the surface as a whole."""
+        return (self.surface, len(self.values))
 
     def encoded(self) -> bytes:
         """Each part followed by byte 255, which UTF-8 never holds: what the shard is hashed from."""
@@ -114,7 +123,8 @@ class SeriesTable:
             found = self._index.get(key)
             if found is not None:
                 return found
-        self._count[key.surface] = self._count.get(key.surface, 0) + 1
+        if key.values:
+            self._count[key.surface] = self._count.get(key.surface, 0) + 1
         self._index[key] = len(self.keys)
         self.keys.append(key)
         return len(self.keys) - 1

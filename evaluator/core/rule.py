@@ -6,13 +6,13 @@ event is decoded and matched stays in `wire`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
-from evaluator.core.condition import Condition
-from evaluator.core.event import DurationUs
+from evaluator.core.condition import Condition, Kind
+from evaluator.core.event import DurationUs, SeriesKind
 
 
 class Policy(StrEnum):
@@ -85,6 +85,11 @@ class Rule:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_about_absence(self) -> bool:
+        """Whether it waits for events of the surface as a whole, whatever splits that into series."""
+        return any(condition.kind is Kind.SILENCE for condition in self.conditions)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -120,10 +125,22 @@ class RuleSet:
         """The rules about one surface, in config order."""
         return tuple(rule for rule in self.rules.values() if rule.surface == surface)
 
-    def steps_of(self, surface: str) -> dict[DurationUs, tuple[int, ...]]:
-        """For each pane width that the surface's rules need, the latency thresholds to count, ascending."""
-        steps: dict[DurationUs, set[int]] = {}
-        for rule in self.rules_of(surface):
-            counted = (condition.counted() for condition in rule.conditions)
-            steps.setdefault(rule.every, set()).update(t for t in counted if t is not None)
-        return {step: tuple(sorted(steps[step])) for step in sorted(steps)}
+    def rules_by_kind(self) -> dict[SeriesKind, tuple[Rule, ...]]:
+        """The rules about each kind of series that is judged, in config order."""
+        found: dict[SeriesKind, tuple[Rule, ...]] = {}
+        for name, surface in self.surfaces.items():
+            rules, fields = self.rules_of(name), len(surface.group_by)
+            found[name, fields] = tuple(rule for rule in rules if not (fields and rule.is_about_absence))
+            about_whole = tuple(rule for rule in rules if rule.is_about_absence)
+            if fields and about_whole:
+                found[name, 0] = about_whole
+        return found
+
+
+def steps_of(rules: Iterable[Rule]) -> dict[DurationUs, tuple[int, ...]]:
+    """For each pane width that the rules need, the latency thresholds to count, ascending."""
+    steps: dict[DurationUs, set[int]] = {}
+    for rule in rules:
+        counted = (condition.counted() for condition in rule.conditions)
+        steps.setdefault(rule.every, set()).update(t for t in counted if t is not None)
+    return {step: tuple(sorted(steps[step])) for step in sorted(steps)}

@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Sums:
-    """The counts of a window; `raw` is None while every weight was 1. `panes` are what was added up."""
+    """The counts of a window; `raw` is None while every weight was 1. `panes` are what was added up.
+
+    `newest` is the newest event up to its end, and `silence` how old that is at its end: for `expect_every` only.
+    """
 
     weighted: Counts
     raw: Counts | None = None
     lat_sum: int = 0
     lat_max: int = NO_LATENCY
     panes: Sequence[bytes] = ()
+    newest: int = 0
+    silence: int = 0
 
     @property
     def events(self) -> Counts:

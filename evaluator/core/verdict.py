@@ -15,7 +15,7 @@ from fractions import Fraction
 from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
+from evaluator.core.condition import RATIOS, UNSAMPLED, Condition, Kind, Op
 from evaluator.core.event import EpochUs
 from evaluator.core.pane import CARRY_BITS
 from evaluator.core.rule import Policy
@@ -111,7 +111,7 @@ def _without_breach(rule: Rule, sums: Sums, *, holds: bool) -> Verdict:
     measured = [c for c in rule.conditions if c.kind is not Kind.REQUEST_COUNT]
     if measured and all(sample(c, sums.weighted) == 0 for c in measured):
         return Verdict.NO_DATA
-    sampled = [c for c in rule.conditions if c.kind not in COUNTS]
+    sampled = [c for c in rule.conditions if c.kind not in UNSAMPLED]
     if holds or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
         return Verdict.INSUFFICIENT
     return Verdict.OK
@@ -142,6 +142,8 @@ def sample(condition: Condition, counts: Counts) -> int:
             return counts.n
         case Kind.QUANTILE | Kind.MEAN | Kind.MAX | Kind.SLOW_RATIO:
             return counts.lat_n
+        case Kind.SILENCE:
+            return 1  # the newest event, whenever that was
 
 
 def is_true(condition: Condition, counts: Counts, sums: Sums, missing: int = 0) -> bool:
@@ -174,6 +176,8 @@ def _exceeds(condition: Condition, counts: Counts, sums: Sums, missing: int, *, 
             left, right = sums.lat_sum, int(t) * counts.lat_n
         case Kind.MAX:
             left, right = sums.lat_max, int(t)
+        case Kind.SILENCE:
+            left, right = sums.silence, int(t)
     return left > right if strict else left >= right
 
 
@@ -190,7 +194,7 @@ def _counted(condition: Condition) -> int:
 
 def has_evidence(rule: Rule, condition: Condition, sums: Sums) -> bool:
     """Whether enough events stand behind a true condition."""
-    if condition.kind in COUNTS:
+    if condition.kind in UNSAMPLED:
         return True
     events, needed = sums.events, min_samples(rule, condition)
     padded = condition.is_upper and condition.kind is not Kind.MEAN and condition.kind is not Kind.MAX
@@ -221,13 +225,16 @@ def min_samples(rule: Rule, condition: Condition) -> int:
     return 1
 
 
+_IN_MICROSECONDS = frozenset({Kind.QUANTILE, Kind.MEAN, Kind.MAX, Kind.SILENCE})
+
+
 def measure(condition: Condition, sums: Sums) -> Value:
     """The value that a reader is shown."""
     counts = sums.weighted
     measured: tuple[int, int] | None = None
     if sample(condition, counts) > 0 or condition.kind is Kind.REQUEST_COUNT:
         measured = _measured(condition, counts, sums)
-    is_latency, is_estimate = condition.kind in {Kind.QUANTILE, Kind.MEAN, Kind.MAX}, condition.kind is Kind.QUANTILE
+    is_latency, is_estimate = condition.kind in _IN_MICROSECONDS, condition.kind is Kind.QUANTILE
     if measured is None:
         return Value(condition.name, None, 1, is_latency, is_estimate)
     common = gcd(*measured)
@@ -250,6 +257,9 @@ def _measured(condition: Condition, counts: Counts, sums: Sums) -> tuple[int, in
             return sums.lat_sum, counts.lat_n
         case Kind.MAX:
             return sums.lat_max, 1
+        case Kind.SILENCE:
+            # Since when, not how long: that stays the same while nothing comes, so that windows alike are one run.
+            return sums.newest, 1
         case Kind.QUANTILE:
             estimate = sums.quantile(condition.q or Fraction(0))
             return None if estimate is None else (estimate, 1)

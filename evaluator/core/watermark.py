@@ -23,7 +23,8 @@ class PartitionTime:
     """The time of one partition: watermark, coverage, and the first accepted event.
 
     `covered` is the moment from which everything was read: BEGINNING where reading began at offset 0, None
-    while it began later and nothing was accepted since. `first` is None until an event was accepted.
+    while it began later and nothing was accepted since. `first` is None until an event was accepted. Where a
+    clock had moved the watermark before, it is not before that: others may have decided up to there.
     """
 
     watermark: EpochUs = BEGINNING

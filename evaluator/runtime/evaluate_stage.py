@@ -83,7 +83,7 @@ class EvaluateStage:
         self.merged_until = 0
         self._rules, self._shards, self._topics, self._publishing = rules, shards, topics, publishing
         self._codecs = codecs
-        self._evaluator = Evaluator(rules)
+        self._evaluator = Evaluator(rules, None, shard, shards)
         self._meta: state_wire.Meta | None = None
         self._decided = Decisions()
         self._blindness = self._watch({})
@@ -130,12 +130,12 @@ class EvaluateStage:
         if former:
             log.info("state.rewriting", shard=self.input.index, records=len(former))
         if meta is None:
-            self._evaluator = Evaluator(self._rules)
+            self._evaluator = Evaluator(self._rules, None, self.input.index, self._shards)
             self._blindness = self._watch({})
             self.next_offset = bounds[0]
             return
         self._check(meta, bounds)
-        self._evaluator = Evaluator(self._rules, snapshot)
+        self._evaluator = Evaluator(self._rules, snapshot, self.input.index, self._shards)
         self._blindness = self._watch(meta.blind)
         self.next_offset = self.merged_until = meta.next_offset
         self._take_decisions()

@@ -198,7 +198,7 @@ def _order(known: _Known) -> tuple[int, str]:
 
 def _unseen(rule: Rule, surface: Surface) -> _Known:
     """What stands for a rule of which no series is known: nothing was ever measured."""
-    series = SeriesKey(surface.name, ("",) * len(surface.group_by))
+    series = SeriesKey(surface.name, () if rule.is_about_absence else ("",) * len(surface.group_by))
     labels = labels_of(rule, surface, series)
     count = {"consecutive": rule.required} if rule.among is None else {}
     status = Status(

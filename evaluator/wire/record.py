@@ -15,7 +15,7 @@ import orjson
 
 from evaluator.core.alert import WINDOWS_SHOWN, Transition, group_labels, key_of, labels_of
 from evaluator.core.condition import Kind, Op
-from evaluator.core.event import NO_LATENCY
+from evaluator.core.event import NO_LATENCY, EpochUs
 from evaluator.core.streak import Reason
 from evaluator.core.verdict import Effect, Verdict
 from evaluator.wire.config.duration import format_duration
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from evaluator.core.condition import Condition
     from evaluator.core.decide import Progress
     from evaluator.core.evaluate import KnownRule, SourceState, Totals
-    from evaluator.core.event import EpochUs, SeriesKey
+    from evaluator.core.event import SeriesKey
     from evaluator.core.pane import Evidence
     from evaluator.core.rule import Rule, Surface
     from evaluator.core.verdict import Value, Window
@@ -240,6 +240,8 @@ def summary(transition: Transition) -> str:
 
 def _breach(transition: Transition) -> str:
     rule, window = transition.rule, transition.windows[-1]
+    if rule.is_about_absence:
+        return _absence(rule, window)
     by_text = {condition.text: condition for condition in rule.conditions}
     values = {value.name: value for value in window.values}
     texts = [_comparison(by_text[text], values[by_text[text].name]) for text in window.breached] or ["no data"]
@@ -251,6 +253,12 @@ def _breach(transition: Transition) -> str:
     else:
         windows = f"in a {length} window"
     return f"{' and '.join(texts)} {windows} ({window.bad} of {window.n} failed in the last)"
+
+
+def _absence(rule: Rule, window: Window) -> str:
+    (condition,), (newest,) = rule.conditions, window.values
+    since = rfc3339(EpochUs(int(newest.value or 0)))
+    return f"no event since {since}, expected every {condition.text.rpartition(' ')[2]}"
 
 
 def _comparison(condition: Condition, value: Value) -> str:

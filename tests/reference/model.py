@@ -116,6 +116,10 @@ def judge(
         surface = rules.surfaces[rule.surface]
         if surface.source != source:
             continue
+        if rule.conditions[0].kind is Kind.SILENCE:
+            changes = judge_absence(rule, arrivals, watermark, covered, verdicts)
+            found += [transition(rule, surface, (), change) for change in changes]
+            continue
         for values, events in on_time(rule, arrivals).items():
             changes = judge_series(rule, events, watermark, covered, values, verdicts)
             found += [transition(rule, surface, values, change) for change in changes]
@@ -141,12 +145,13 @@ class Arrivals:
     """One partition read to its end.
 
     `events` are its events, each with the watermark just before its record (None: there was none yet);
-    `watermark` is the last one, `covered` C_p (None: all time).
+    `watermark` is the last one, `covered` C_p (None: all time), `first` the time of the first event (section 10).
     """
 
     events: list[tuple[RefEvent, int | None]]
     watermark: int | None
     covered: int | None
+    first: int | None
 
     @classmethod
     def of(
@@ -168,7 +173,8 @@ class Arrivals:
         for moved in [*(step.until_us for step in waiting), *([] if end is None else [end])]:
             watermark = at_least(watermark, moved)
             covered = watermark if covered is None else covered
-        return cls(arrived, watermark, covered if start > 0 else None)
+        first = at_least(arrived[0][1], arrived[0][0].time) if arrived else None
+        return cls(arrived, watermark, covered if start > 0 else None, first)
 
 
 def at_least(watermark: int | None, time: int) -> int:
@@ -240,6 +246,31 @@ def judge_series(
             return
         # What came before the end at which the series was forgotten went with it.
         remembered = bisect_left(times, end - rule.every)
+
+
+# --- Whether what is waited for came: section 10 ---------------------------------------------------------
+
+
+def judge_absence(
+    rule: Rule,
+    arrivals: Sequence[Arrivals],
+    watermark: int,
+    covered: int | None,
+    verdicts: list[RefVerdict] | None,
+) -> Iterator[Change]:
+    """Every window of a surface as a whole, from the one that holds what was read first."""
+    origin = min((each.first for each in arrivals if each.first is not None), default=None)
+    origin = origin if covered is None else covered
+    if origin is None:
+        return
+    times = sorted(event.time for events in on_time(rule, arrivals).values() for event in events)
+    streak = Streak(rule)
+    for end in range(pane_end(origin, rule.every), watermark + 1, rule.every):
+        age = end - max([origin, *times[: bisect_left(times, end)][-1:]])
+        judged = BREACH if age > rule.conditions[0].threshold else OK
+        if verdicts is not None:
+            verdicts.append(RefVerdict(rule.name, (), end - rule.every, end, judged))
+        yield from streak.step(end - rule.every, end, judged, age)
 
 
 # --- What a window says: sections 5 and 6 ---------------------------------------------------------------
@@ -512,7 +543,7 @@ def labels_of(rule: Rule, surface: Surface, values: tuple[str, ...]) -> dict[str
     labels = {"alertname": rule.name, "surface": surface.name, "severity": rule.severity}
     labels["slo"] = rule.slo or ""
     labels["team"] = surface.team or ""
-    labels.update({each.label: value for each, value in zip(surface.group_by, values, strict=True)})
+    labels.update({each.label: value for each, value in zip(surface.group_by, values, strict=bool(values))})
     labels.update(rule.labels)
     return {name: value for name, value in labels.items() if value}
 
@@ -529,7 +560,7 @@ def fingerprint_of(labels: Mapping[str, str]) -> str:
 def key_of(rule: Rule, surface: Surface, values: tuple[str, ...]) -> str:
     """`surface/alertname`, and the series where the surface is split, escaped as in Prometheus' text format."""
     key = f"{surface.name}/{rule.name}"
-    if not surface.group_by:
+    if not values:
         return key
     pairs = zip(surface.group_by, values, strict=True)
     return key + "{" + ",".join(f'{each.label}="{escaped(value)}"' for each, value in pairs if value) + "}"

@@ -114,9 +114,13 @@ def label_name(path: str) -> str:
 
 def rule(name: str, found: Mapping[str, Any]) -> Rule:
     """An alert with its defaults."""
-    when = found["when"] if isinstance(found["when"], list) else [found["when"]]
-    window = duration(found["window"])
+    when = found.get("when", [])
+    conditions = [condition(each) for each in (when if isinstance(when, list) else [when])]
+    window = duration(found["window"] if "window" in found else found.get("every", "1m"))
     every = duration(found["every"]) if "every" in found else window
+    if "expect_every" in found:
+        text, patience = f"expect_every {found['expect_every']}", Fraction(duration(found["expect_every"]))
+        conditions = [Condition(text, "last_event", Kind.SILENCE, Op.GT, patience)]
     required, among = found.get("m_of_n") or (found.get("consecutive", 1), None)
     if "for" in found:
         required = duration(found["for"]) // every
@@ -126,7 +130,7 @@ def rule(name: str, found: Mapping[str, Any]) -> Rule:
         name=name,
         surface=found["surface"],
         severity=found["severity"],
-        conditions=tuple(condition(each) for each in when),
+        conditions=tuple(conditions),
         window=window,
         every=every,
         required=required,

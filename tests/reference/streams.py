@@ -11,7 +11,7 @@ one by one, so that it shrinks; the noise of single events comes from one drawn 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
@@ -36,6 +36,7 @@ from evaluator.core.event import (
     listed,
 )
 from evaluator.core.rule import GroupField, Policy, Rule, RuleSet, Source, Surface
+from evaluator.core.watermark import NEVER
 from reference.model import (
     INSUFFICIENT,
     NO_DATA,
@@ -190,6 +191,7 @@ def make_rules(random: Random) -> RuleSet:
     late = random.choice((5, 0, 30))
     fields = (GroupField("region", "region"), GroupField("zone.name", "zone_name"))
     rules = [make_rule(random, f"R{number}") for number in range(random.randrange(2, 6))]
+    rules += [make_absence(random, f"A{number}") for number in range(random.choice((1, 0, 2)))]
     return RuleSet(
         sources={SOURCE: Source(SOURCE, "t", DurationUs(late * SECOND), DurationUs(30 * SECOND), MINUTE)},
         surfaces={"api": Surface("api", SOURCE, team="Core"), "fn": Surface("fn", SOURCE, fields)},
@@ -229,6 +231,20 @@ def make_rule(random: Random, name: str) -> Rule:
         no_data=random.choice(POLICIES),
         low_traffic=random.choice(POLICIES),
         labels=random.choice(({}, {"tier": "1"})),
+    )
+
+
+def make_absence(random: Random, name: str) -> Rule:
+    """A rule that waits for events, for a time after which some are silent; steps that a silence of weeks can take."""
+    patience = random.choice((2 * MINUTE, 90 * SECOND, 5 * MINUTE, 20 * SECOND, HOUR))
+    waits = Condition(f"expect_every {patience}us", "last_event", Kind.SILENCE, Op.GT, Fraction(patience))
+    every = random.choice((MINUTE, MINUTE, 5 * MINUTE))
+    return replace(
+        make_rule(random, name),
+        conditions=(waits,),
+        window=every,
+        every=every,
+        forget_after=DurationUs(NEVER),
     )
 
 

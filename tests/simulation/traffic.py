@@ -23,9 +23,12 @@ sources:
            fields: {time: t, id: id, failed: {s: ">= 500"}}}
 surfaces:
   api: {source: events, match: {app: api}, group_by: [f]}
+  nightly: {source: events, match: {app: nightly}}
 alerts:
   Errors: {surface: api, when: error_ratio > 20%, window: 10s, consecutive: 2, min_samples: 1, severity: page}
   Hopping: {surface: api, when: error_count > 2, window: 30s, every: 10s, severity: ticket}
+  Quiet: {surface: api, expect_every: 3s, every: 10s, severity: ticket}
+  NeverCame: {surface: nightly, expect_every: 45s, every: 10s, consecutive: 2, severity: ticket}
 """
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.event import MINUTE, SECOND, DurationUs
 from evaluator.core.rule import GroupField, Rule, RuleSet, Source, Surface
+from evaluator.core.watermark import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,12 @@ def rule(name: str = "A", **changes: Any) -> Rule:
     if "max_gap" not in changes:
         changed = replace(changed, max_gap=changed.among or changed.required)
     return changed
+
+
+def absence(name: str, patience: int, **changes: Any) -> Rule:
+    """`expect_every`, judged every minute, with `changes`."""
+    waits = Condition(f"expect_every {patience}us", "last_event", Kind.SILENCE, Op.GT, Fraction(patience))
+    return rule(name, conditions=(waits,), forget_after=DurationUs(NEVER), **changes)
 
 
 def rules(*given: Rule, out_of_orderness: int = 0, group_by: tuple[str, ...] = (), **changes: Any) -> RuleSet:

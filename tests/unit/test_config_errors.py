@@ -42,8 +42,8 @@ alerts:
 """
 
 ALERT_KEYS = (
-    "surface, slo, severity, when, window, every, consecutive, for, m_of_n, resolve_after, max_gap, min_samples, "
-    "min_bad, no_data, low_traffic, expire_after, forget_after, labels, annotations"
+    "surface, slo, severity, when, expect_every, window, every, consecutive, for, m_of_n, resolve_after, max_gap, "
+    "min_samples, min_bad, no_data, low_traffic, expire_after, forget_after, labels, annotations"
 )
 TOP_KEYS = "version, revision, blind_after, max_replay_age, max_skew, sources, surfaces, slos, alerts"
 FORMATS = ", ".join(sorted(formats.known()))
@@ -587,9 +587,32 @@ MISTAKES = [
         id="a_burn_rate",
     ),
     pytest.param(
-        [("when: error_ratio > 0.5%\n    window: 1h", "expect_every: 26h")],
-        "22:5: error[E010] alerts.Degraded.expect_every: not supported yet",
-        id="an_absence_alert",
+        [("when: error_ratio > 0.5%", "expect_every: 26h")],
+        (
+            "23:5: error[E025] alerts.Degraded.window: expect_every looks at the newest event, whenever that was; "
+            "leave window out"
+        ),
+        id="an_absence_over_a_window",
+    ),
+    pytest.param(
+        [("window: 1h", "expect_every: 26h")],
+        "23:5: error[E025] alerts.Degraded.expect_every: when and expect_every are two alerts; keep one of them here",
+        id="an_absence_with_a_condition",
+    ),
+    pytest.param(
+        [("window: 1h", "every: 1h")],
+        '19:3: error[E011] alerts.Degraded: missing key "window", for example window: 5m',
+        id="a_condition_without_a_window",
+    ),
+    pytest.param(
+        [("    when: error_ratio > 0.5%\n", "")],
+        '19:3: error[E011] alerts.Degraded: missing key "when", for example when: error_ratio > 0.5%',
+        id="nothing_that_is_asked",
+    ),
+    pytest.param(
+        [("when: error_ratio > 0.5%\n    window: 1h\n    consecutive: 3", "expect_every: 26h\n    for: 90s")],
+        "23:10: error[E024] alerts.Degraded.for: 1m30s is not a multiple of every: 1m",
+        id="an_absence_for_a_part_of_a_step",
     ),
     pytest.param(
         [('owners: ["@jeanbosco"]', "codeowners: apps/api/")],

@@ -104,6 +104,11 @@ def test_a_config_without_doubts_has_no_warning(tmp_path: Path) -> None:
             "leave it out",
             id="min_bad_without_a_ratio",
         ),
+        pytest.param(
+            ("when: error_ratio > 1%, window: 5m", "expect_every: 26h, no_data: breach"),
+            "10:49: warning[W110] alerts.A.no_data: no_data does not count for expect_every; leave it out",
+            id="a_policy_for_what_absence_does_not_have",
+        ),
     ],
 )
 def test_a_doubt_is_one_line_that_says_what_to_do(edit: tuple[str, str], expected: str, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ BETTER: Sequence[tuple[str, Sequence[tuple[str | bytes, str | bytes]]]] = [
     ("supabase", [('"status_code": 500', '"status_code": 499')]),
     ("vercel", [('"statusCode": 500, "pro', '"statusCode": 200, "pro'), ('"statusCode": 502', '"statusCode": 200')]),
     ("drift", [('"status": "drift"', '"status": "clean"')]),
-    ("heartbeat", [("2026-01-28T12:31:40Z", "2026-01-28T12:29:40Z")]),
+    ("heartbeat", [('"billing-cron", "time": "2026-01-28T12:20:20Z"', '"reconcile", "time": "2026-01-28T12:20:20Z"')]),
     ("easymo-api", [('"duration_ms": 1410.5', '"duration_ms": 999.5')]),
     ("easymo-admin", [('"duration_ms": 1410.5', '"duration_ms": 999.5')]),
     ("pino-http", [('"responseTime": 1410', '"responseTime": 999')]),

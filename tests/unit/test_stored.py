@@ -139,7 +139,7 @@ def test_a_body_of_another_type_is_refused_in_words() -> None:
 LAYOUTS = {
     "progress of a source partition": (1, "fbe940c61408d80f"),
     "partial": (1, "e3ea1cd77f715ec1"),
-    "state of a shard": (1, "19262ffc3a424e93"),
+    "state of a shard": (1, "449eeaf03d07639c"),
     "pane": (1, "2a5b19f3cb21bbef"),
     "alert progress": (1, "ffc2f42b534674b6"),
 }

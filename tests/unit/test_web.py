@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from support.rules import rule, rules
+from support.rules import absence, rule, rules
 from support.shown import NOON, FixedClock, alert, breach, firing, minutes_before_noon, status, window
 
 from evaluator.core.alert import fingerprint
-from evaluator.core.event import SECOND, EpochUs
+from evaluator.core.event import MINUTE, SECOND, EpochUs
 from evaluator.runtime.fleet import Work
 from evaluator.runtime.log.port import Partition
 from evaluator.runtime.metrics import Metrics
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse, web
 
+    from evaluator.core.rule import RuleSet
     from evaluator.runtime.task import Task
 
     Client = TestClient[web.Request, web.Application]
@@ -88,8 +89,9 @@ async def visit() -> AsyncIterator[Visit]:
         alerts: tuple[bytes, ...] = (),
         is_well: bool = True,
         shared: Shared | None = None,
+        judged: RuleSet | None = None,
     ) -> Client:
-        view = View(rules(rule(), group_by=("zone",)), FixedClock())
+        view = View(judged or rules(rule(), group_by=("zone",)), FixedClock())
         for key, value in records:
             view.apply(key, value)
         for value in alerts:
@@ -177,6 +179,23 @@ async def test_a_window_is_told_by_shape_mark_and_words(visit: Visit) -> None:
     assert 'title="11:55 to 11:56: ok; error_ratio 0.1%, 1 of 1,000 failed"></i>' in html
     assert '<i class="dot few" title="11:56 to 11:57: too few events to judge; 1 of 1 failed">~</i>' in html
     assert 'aria-label="last windows: 30 no events, 1 ok, 1 too few events to judge, 1 breach"' in html
+
+
+async def test_an_absence_is_told_by_when_something_came_last(visit: Visit) -> None:
+    judged = rules(absence("A", 2 * MINUTE), group_by=("zone",))
+    asked = {"when": ["expect_every 120000000us"], "window": "1m", "every": "1m", "consecutive": 1}
+    last = window("BREACH", 1, breached=["expect_every 120000000us"], values={"last_event": 1769601360.5})
+    client = await visit(status(rule=asked, windows=[last], phase="firing"), judged=judged)
+    text = words(await text_of(client, "/"))
+    assert "last_event 2026-01-28T11:56:00.500Z breach after 120000000us" in text
+
+
+async def test_an_absence_that_waits_for_its_first_window_has_no_labels_of_series(visit: Visit) -> None:
+    client = await visit(judged=rules(absence("Silent", 2 * MINUTE), group_by=("zone",)))
+    (shown,) = (await json_of(client, "/api/v1/status"))["data"]["series"]
+    assert (shown["key"], shown["labels"]) == (
+        "api/Silent", {"alertname": "Silent", "severity": "page", "surface": "api"},
+    )  # fmt: skip
 
 
 async def test_the_page_needs_no_script_and_looks_again_by_itself(visit: Visit) -> None:

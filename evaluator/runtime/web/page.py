@@ -268,6 +268,8 @@ def _measures(status: Status, last: WindowStatus | None, rules: RuleSet) -> tupl
 
 def _measure(text: str, condition: Condition | None, last: WindowStatus | None) -> Measure:
     name, _, threshold = text.partition(" ")
+    if condition is not None and condition.kind is Kind.SILENCE:
+        name, threshold = condition.name, f"after {threshold}"
     value = None if last is None else last.values.get(name)
     if last is None or value is None:
         return Measure(name, "–", threshold, is_breached=False, is_proven=False, fill=None)  # noqa: RUF001  # a dash for nothing
@@ -276,7 +278,7 @@ def _measure(text: str, condition: Condition | None, last: WindowStatus | None) 
 
 
 def _fill(value: float, condition: Condition | None) -> float | None:
-    if condition is None or not condition.threshold:
+    if condition is None or not condition.threshold or condition.kind is Kind.SILENCE:
         return None
     is_time = condition.kind in LATENCIES and condition.kind is not Kind.SLOW_RATIO
     threshold = float(condition.threshold) / (1e6 if is_time else 1)
@@ -289,6 +291,8 @@ def _value(name: str, value: float, window: WindowStatus) -> str:
         return percent(Fraction(value))
     if kind.endswith("_count"):
         return f"{value:,.0f}"
+    if kind == "last_event":
+        return rfc3339(EpochUs(round(value * 1e6)))
     return ("≈ " if name in window.estimate else "") + span(value * 1e6)
 
 

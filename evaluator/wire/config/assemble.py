@@ -195,7 +195,7 @@ def _rule(name: str, entry: AlertEntry) -> Rule:
         surface=entry.surface,
         severity=entry.severity,
         conditions=entry.conditions,
-        window=entry.window,
+        window=entry.length,
         every=entry.step,
         required=required,
         among=among,

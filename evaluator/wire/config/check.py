@@ -179,6 +179,7 @@ def _group_labels(entries: Entries, path: Path, surface: SurfaceEntry) -> Iterat
 def _alert(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
     yield from _reference(entries, (*path, "surface"), "surfaces", alert.surface)
     yield from _objective(entries, path, alert)
+    yield from _asked(entries, path, alert)
     yield from _windows(entries, path, alert)
     yield from _forgetting(entries, path, alert)
     yield from _own_labels(entries, path, alert)
@@ -195,13 +196,29 @@ def _objective(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Find
         yield _value(entries, Code.OTHER_SURFACE, (*path, "slo"), message)
 
 
+def _asked(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    """Conditions over a window, or an event that is waited for: one of the two."""
+    if "expect_every" not in alert.model_fields_set:
+        for key, example in (("when", "error_ratio > 0.5%"), ("window", "5m")):
+            if key not in alert.model_fields_set:
+                message = f'missing key "{key}", for example {key}: {example}'
+                yield _key(entries, Code.MISSING_KEY, path, message)
+        return
+    if alert.when is not None:
+        message = "when and expect_every are two alerts; keep one of them here"
+        yield _key(entries, Code.KEYS_EXCLUDE, (*path, "expect_every"), message)
+    if alert.window is not None:
+        message = "expect_every looks at the newest event, whenever that was; leave window out"
+        yield _key(entries, Code.KEYS_EXCLUDE, (*path, "window"), message)
+
+
 def _windows(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
     step = format_duration(alert.step)
-    if alert.window % alert.step:
-        message = f"{format_duration(alert.window)} is not a multiple of every: {step}"
+    if alert.length % alert.step:
+        message = f"{format_duration(alert.length)} is not a multiple of every: {step}"
         yield _value(entries, Code.NOT_A_MULTIPLE, (*path, "window"), message)
     if alert.for_ is not None and alert.for_ % alert.step:
-        what = "every" if alert.every is not None else "window"
+        what = "window" if alert.every is None and alert.window is not None else "every"
         message = f"{format_duration(alert.for_)} is not a multiple of {what}: {step}"
         yield _value(entries, Code.NOT_A_MULTIPLE, (*path, "for"), message)
     given = [key for key in ("consecutive", "for", "m_of_n") if _is_given(alert, key)]
@@ -215,7 +232,7 @@ def _is_given(alert: AlertEntry, key: str) -> bool:
 
 
 def _forgetting(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
-    if alert.forget_after is None or alert.forget_after >= alert.expires:
+    if alert.forget_after is None or alert.forget_after >= alert.expires or alert.expect_every is not None:
         return
     whose = "" if alert.expire_after is not None else " (its default)"
     message = (

@@ -47,7 +47,6 @@ NOT_SUPPORTED: dict[type[Entry], frozenset[str]] = {
     SloEntry: frozenset({"burn_alerts"}),
     AlertEntry: frozenset(
         {
-            "expect_every",
             "windows",
             "confidence",
             "runs",
@@ -70,8 +69,6 @@ _EXAMPLES = {
     "objective": "objective: 99.5%",
     "period": "period: 30d",
     "severity": "severity: page",
-    "when": "when: error_ratio > 0.5%",
-    "window": "window: 5m",
     "field": "field: metadata.region",
     "as": "as: region",
     "from": 'from: "header:x-produced-at"',

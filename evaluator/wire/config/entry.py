@@ -7,11 +7,15 @@ editors is made from these classes; their docstrings are its descriptions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.event import MINUTE, DurationUs
+from evaluator.core.watermark import NEVER
+from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.model import Batch, LatencyUnit, Start, TimeUnit
 from evaluator.wire.config.scalar import (
     Duration,
@@ -37,9 +41,6 @@ from evaluator.wire.config.scalar import (
     Window,
 )
 from evaluator.wire.preset import PresetName
-
-if TYPE_CHECKING:
-    from evaluator.core.condition import Condition
 
 PolicyName = Literal["hold", "ok", "breach"]
 
@@ -216,7 +217,11 @@ WhenEntry = Annotated[
 
 
 class AlertEntry(Entry):
-    """Conditions over a window, and how many windows make an alert."""
+    """Conditions over a window, or an event that is waited for, and how many windows make an alert."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["when", "window"]}, {"required": ["expect_every"]}]}
+    )
 
     surface: Name
     """What it is about."""
@@ -224,15 +229,20 @@ class AlertEntry(Entry):
     """The objective that it protects; of the same surface."""
     severity: Text
     """A label, to route by: page, ticket."""
-    when: Annotated[
-        Annotated[When, Tag("<one>")] | Annotated[list[When], Field(min_length=1), Tag("<any>")],
-        _shape("<any>", "<one>", list),
-    ]
+    when: (
+        Annotated[
+            Annotated[When, Tag("<one>")] | Annotated[list[When], Field(min_length=1), Tag("<any>")],
+            _shape("<any>", "<one>", list),
+        ]
+        | None
+    ) = None
     """A condition, or a list of which any one suffices."""
-    window: Window
-    """How long a window is: 5m."""
+    expect_every: PositiveDuration | None = None
+    """Instead of `when`: how long the surface as a whole may be without an event."""
+    window: Window | None = None
+    """How long a window is: 5m. Required with `when`."""
     every: Seconds | None = None
-    """The step from window to window; without it, the window's length."""
+    """The step from window to window; without it, the window's length. With `expect_every` 1m."""
     consecutive: Positive | None = None
     """How many windows in a row must breach."""
     for_: Seconds | None = Field(default=None, alias="for")
@@ -262,13 +272,23 @@ class AlertEntry(Entry):
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """The conditions of `when`, of which any one suffices."""
+        """The conditions of `when`, of which any one suffices, or what `expect_every` stands for."""
+        if self.expect_every is not None:
+            text = f"expect_every {format_duration(self.expect_every)}"
+            return (Condition(text, "last_event", Kind.SILENCE, Op.GT, Fraction(self.expect_every)),)
+        if self.when is None:
+            return ()
         return tuple(self.when) if isinstance(self.when, list) else (self.when,)
 
     @property
     def step(self) -> DurationUs:
         """From the end of a window to the end of the next."""
-        return self.every if self.every is not None else self.window
+        return self.every or self.window or MINUTE
+
+    @property
+    def length(self) -> DurationUs:
+        """From the start of a window to its end."""
+        return self.window or self.step
 
     @property
     def firing(self) -> tuple[int, int | None]:
@@ -282,11 +302,13 @@ class AlertEntry(Entry):
     @property
     def expires(self) -> DurationUs:
         """How long a firing alert waits for events (docs/semantics.md 7)."""
-        return self.expire_after or DurationUs(max(24 * 60 * MINUTE, 2 * self.window))
+        return self.expire_after or DurationUs(max(24 * 60 * MINUTE, 2 * self.length))
 
     @property
     def forgets(self) -> DurationUs:
         """How long a series is remembered without events (docs/semantics.md 4)."""
+        if self.expect_every is not None:
+            return DurationUs(NEVER)
         return self.forget_after or DurationUs(max(7 * 24 * 60 * MINUTE, self.expires))
 
 

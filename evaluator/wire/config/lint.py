@@ -106,9 +106,19 @@ def _rule(entries: Entries, rule: Rule, slo: Slo | None) -> Iterator[Finding]:
         yield from _looser(entries, rule, slo)
 
 
+_FOR_CONDITIONS = frozenset(
+    {"expire_after", "forget_after", "low_traffic", "max_gap", "min_bad", "min_samples", "no_data"}
+)
+
+
 def _without_effect(entries: Entries, rule: Rule) -> Iterator[Finding]:
     kinds = {condition.kind for condition in rule.conditions}
     given = entries.alerts[rule.name]
+    if rule.is_about_absence:
+        for key in sorted(_FOR_CONDITIONS & given.model_fields_set):
+            message = f"{key} does not count for expect_every; leave it out"
+            yield _warning(entries, Code.WITHOUT_EFFECT, ("alerts", rule.name, key), message)
+        return
     if given.min_bad is not None and not kinds & RATIOS:
         message = "min_bad counts for ratios only, and this alert has none; leave it out"
         yield _warning(entries, Code.WITHOUT_EFFECT, ("alerts", rule.name, "min_bad"), message)
