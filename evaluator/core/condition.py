@@ -21,6 +21,8 @@ class Kind(StrEnum):
     MEAN = "mean"
     MAX = "max"
     SLOW_RATIO = "slow_ratio"
+    SCORE = "score"
+    SCORE_DROP = "score_drop"
 
 
 class Op(StrEnum):
@@ -35,6 +37,7 @@ class Op(StrEnum):
 RATIOS = frozenset({Kind.ERROR_RATIO, Kind.SLOW_RATIO})
 COUNTS = frozenset({Kind.ERROR_COUNT, Kind.REQUEST_COUNT})
 LATENCIES = frozenset({Kind.QUANTILE, Kind.MEAN, Kind.MAX, Kind.SLOW_RATIO})
+SCORES = frozenset({Kind.SCORE, Kind.SCORE_DROP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Condition:
     """`<indicator> <op> <threshold>`.
 
     `text` is the condition as configured, single-spaced; `name` the indicator as configured (`median`,
-    `p99.9`, `slow_ratio(500ms)`). `threshold` is a fraction in [0, 1] for ratios, microseconds for
+    `p99.9`, `slow_ratio(500ms)`). `threshold` is a fraction in [0, 1] for ratios and scores, microseconds for
     QUANTILE, MEAN and MAX, an integer for counts. `q` is set for QUANTILE, `slower_than` (microseconds)
     for SLOW_RATIO.
     """

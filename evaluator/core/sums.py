@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,15 +20,30 @@ if TYPE_CHECKING:
     from evaluator.core.event import DurationUs
 
 
+class Scored(NamedTuple):
+    """The scores of a run group, in 10^-6: how many, their median, and what a drop is measured from."""
+
+    size: int = 0
+    value: int | None = None
+    base: int | None = None
+
+
+UNSCORED = Scored()
+
+
 @dataclass(slots=True)
 class Sums:
-    """The counts of a window; `raw` is None while every weight was 1. `panes` are what was added up."""
+    """The counts of a window; `raw` is None while every weight was 1. `panes` are what was added up.
+
+    Only run groups have scores.
+    """
 
     weighted: Counts
     raw: Counts | None = None
     lat_sum: int = 0
     lat_max: int = NO_LATENCY
     panes: Sequence[bytes] = ()
+    scored: Scored = UNSCORED
 
     @property
     def events(self) -> Counts:
