@@ -104,6 +104,11 @@ class Rule:
     deploys: Deploys | None = None
 
     @property
+    def grid(self) -> DurationUs | None:
+        """The step from one end of a window to the next; None where deploys end them."""
+        return self.every if self.deploys is None else None
+
+    @property
     def counted(self) -> tuple[int, ...]:
         """The latency thresholds that its conditions count, ascending."""
         counted = (condition.counted() for condition in self.conditions)
@@ -151,6 +156,11 @@ class RuleSet:
             if rule.deploys is None:
                 steps.setdefault(rule.every, set()).update(rule.counted)
         return {step: tuple(sorted(steps[step])) for step in sorted(steps)}
+
+    def grids_of(self, source: str) -> frozenset[DurationUs]:
+        """The steps of all rules about a source."""
+        grids = (rule.grid for rule in self.rules.values() if self.surfaces[rule.surface].source == source)
+        return frozenset(grid for grid in grids if grid is not None)
 
     def deploy_rules_of(self, surface: str) -> tuple[Rule, ...]:
         """The rules about the run groups of one surface, in config order."""

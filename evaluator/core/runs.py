@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RunEvent(NamedTuple):
-    """One on-time event. `deploy` is "" where it has none; `score` in 10^-6, or NO_SCORE."""
+    """One on-time event. `deploy` is "" where it has none; `score` in 10^-6, or NO_SCORE, as one that failed has."""
 
     time: EpochUs
     offset: int
@@ -57,7 +57,7 @@ class RunGroup:
         self._note(event)
 
     def _note(self, event: RunEvent) -> None:
-        if event.score != NO_SCORE and event.failed != FAILED:
+        if event.score != NO_SCORE:
             self.scores[event.score] = self.scores.get(event.score, 0) + 1
 
     def sums(self, base: int | None) -> Sums:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from evaluator.core.event import MINUTE, DurationUs
+from evaluator.core.rule import Deploys
 from evaluator.wire.config.model import Batch, LatencyUnit, Start, TimeUnit
 from evaluator.wire.config.scalar import (
     Duration,
@@ -40,6 +41,12 @@ from evaluator.wire.preset import PresetName
 
 if TYPE_CHECKING:
     from evaluator.core.condition import Condition
+
+DAY = 24 * 60 * MINUTE
+SETTLE = DurationUs(15 * MINUTE)
+
+DEPLOY_KEYS = ("runs", "settle", "baseline", "contexts", "baseline_context")
+"""Keys of an alert that say how the events of a deploy become a window."""
 
 PolicyName = Literal["hold", "ok", "breach"]
 
@@ -113,6 +120,8 @@ class FieldsEntry(Entry):
     """The version that the event came from."""
     context: FieldPath | None = None
     """What the event was made for: main, a pull request."""
+    score: FieldPath | None = None
+    """How well a run did, from 0 to 1."""
 
 
 class RegistryEntry(Entry):
@@ -230,7 +239,7 @@ class AlertEntry(Entry):
     ]
     """A condition, or a list of which any one suffices."""
     window: Window
-    """How long a window is: 5m."""
+    """How long a window is: 5m; or `deploy`: as long as there are events of a deploy."""
     every: Seconds | None = None
     """The step from window to window; without it, the window's length."""
     consecutive: Positive | None = None
@@ -255,6 +264,16 @@ class AlertEntry(Entry):
     """A firing alert without events for this long resolves as expired."""
     forget_after: PositiveDuration | None = None
     """A series without events for this long is forgotten."""
+    runs: Positive | None = None
+    """How many events a deploy has; without it, its window ends with silence. For `window: deploy`."""
+    settle: Seconds | None = None
+    """How long silence is before a deploy's window ends; 15m. For `window: deploy`."""
+    baseline: Positive | None = None
+    """How many deploys before it a score is compared with; 5. For `window: deploy`."""
+    contexts: Annotated[list[Text], Field(min_length=1)] | None = None
+    """Which contexts can fire; others are judged and shown. `[main]`. For `window: deploy`."""
+    baseline_context: Text | None = None
+    """Which context a score is compared with; main. For `window: deploy`."""
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
     """More labels, to route by."""
     annotations: dict[LabelName, LabelValue] = Field(default_factory=dict)
@@ -268,7 +287,24 @@ class AlertEntry(Entry):
     @property
     def step(self) -> DurationUs:
         """From the end of a window to the end of the next."""
-        return self.every if self.every is not None else self.window
+        return self.every if self.every is not None else self.length
+
+    @property
+    def length(self) -> DurationUs:
+        """How long a window is; for a deploy, how long it settles."""
+        if self.window is not None:
+            return self.window
+        return self.settle if self.settle is not None else SETTLE
+
+    @property
+    def deploys(self) -> Deploys | None:
+        """How the events of a deploy become a window; None for windows of time."""
+        if self.window is not None:
+            return None
+        given = {key: getattr(self, key) for key in DEPLOY_KEYS}
+        given["contexts"] = None if self.contexts is None else tuple(self.contexts)
+        written = {key: value for key, value in given.items() if value is not None}
+        return Deploys(**{"settle": SETTLE, **written})
 
     @property
     def firing(self) -> tuple[int, int | None]:
@@ -282,12 +318,13 @@ class AlertEntry(Entry):
     @property
     def expires(self) -> DurationUs:
         """How long a firing alert waits for events (docs/semantics.md 7)."""
-        return self.expire_after or DurationUs(max(24 * 60 * MINUTE, 2 * self.window))
+        return self.expire_after or DurationUs(max(DAY, 2 * self.length))
 
     @property
     def forgets(self) -> DurationUs:
         """How long a series is remembered without events (docs/semantics.md 4)."""
-        return self.forget_after or DurationUs(max(7 * 24 * 60 * MINUTE, self.expires))
+        days = 7 if self.window is not None else 30
+        return self.forget_after or DurationUs(max(days * DAY, self.expires))
 
 
 class RulesEntry(Entry):
