@@ -200,7 +200,8 @@ def _score(condition: Condition, sums: Sums) -> tuple[int, int]:
     if condition.kind is Kind.SCORE:
         return value, SCORE_UNIT
     assert base is not None
-    return base - value, base
+    # From nothing nothing drops.
+    return (base - value, base) if base else (0, 1)
 
 
 def rank(q: Fraction, size: int) -> int:
@@ -280,5 +281,4 @@ def _measured(condition: Condition, counts: Counts, sums: Sums) -> tuple[int, in
             estimate = sums.quantile(condition.q or Fraction(0))
             return None if estimate is None else (estimate, 1)
         case Kind.SCORE | Kind.SCORE_DROP:
-            measured = _score(condition, sums)
-            return None if measured[1] == 0 else measured
+            return _score(condition, sums)

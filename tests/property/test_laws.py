@@ -21,9 +21,10 @@ from support.rules import ERRORS, rule, rules
 
 from evaluator.core.alert import fingerprint
 from evaluator.core.condition import Condition, Kind, Op
-from evaluator.core.event import FAILED, GOOD, MINUTE, NO_LATENCY, SECOND, UNKNOWN, SeriesKey
+from evaluator.core.event import FAILED, GOOD, MINUTE, NO_LATENCY, NO_SCORE, SECOND, UNKNOWN, SeriesKey
 from evaluator.core.packed import pack, unpacked
 from evaluator.core.rows import FEW, merged
+from evaluator.core.rule import Deploys
 from evaluator.core.sums import summed
 from evaluator.core.verdict import Verdict, judge
 
@@ -34,10 +35,14 @@ if TYPE_CHECKING:
     from evaluator.core.rule import RuleSet
 
 SLOW = Condition("p95 > 100us", "p95", Kind.QUANTILE, Op.GT, Fraction(100), q=Fraction(95, 100))
+SCORE = Condition("score < 0.5", "score", Kind.SCORE, Op.LT, Fraction(1, 2))
+DROP = Condition("score_drop > 10%", "score_drop", Kind.SCORE_DROP, Op.GT, Fraction(1, 10))
 RULES = rules(
     rule("Twice", required=2, min_samples=1),
     rule("Hopping", conditions=(ERRORS, SLOW), window=3 * MINUTE, every=MINUTE, min_samples=2),
     rule("Recent", window=2 * MINUTE, every=2 * MINUTE, required=2, among=3, resolve_after=2, min_samples=1),
+    rule("Deploy", conditions=(SCORE, ERRORS), deploys=Deploys(2 * MINUTE), min_samples=1),
+    rule("Dropped", conditions=(DROP,), deploys=Deploys(5 * MINUTE, 3, 2, ("main", "pr")), forget_after=20 * MINUTE),
     out_of_orderness=10 * SECOND,
     group_by=("f",),
 )
@@ -82,7 +87,13 @@ def streams(draw: st.DrawFn) -> list[list[Event]]:
             offset += rng.choice([0, 1, 1, 1, 2]) if events else 0
             trace_id = f"{rng.randrange(5)}"
             weight = rng.choice([1] * 9 + [7])
-            events.append(Event(offset, max(0, time - late), failed, latency, series, trace_id, weight))
+            deploy = f"d{(time - late) // (2 * MINUTE) - rng.choice([0, 0, 0, 1])}"
+            score = NO_SCORE if failed == FAILED else rng.choice([10**6, 900_000, 800_000, 499_999, 0])
+            context = rng.choice(["main", "main", "pr"])
+            event = Event(
+                offset, max(0, time - late), failed, latency, series, trace_id, weight, deploy, score, context
+            )
+            events.append(event)
         partitions.append(events)
     return partitions
 
@@ -97,9 +108,12 @@ def whole(judged: RuleSet, partitions: list[list[Event]]) -> Fold:
     return fold
 
 
-def cut(judged: RuleSet, partitions: list[list[Event]], rng: random.Random) -> Fold:
-    """The same log cut at random between records, partitions interleaved at random, commits now and then."""
-    fold = Fold(judged, len(partitions))
+def cut(judged: RuleSet, partitions: list[list[Event]], rng: random.Random, shards: int = 1) -> Fold:
+    """The same log cut at random between records, partitions interleaved at random, commits now and then.
+
+    With several shards those are restarted now and then too.
+    """
+    fold = Fold(judged, len(partitions), shards=shards)
     rest = {index: list(events) for index, events in enumerate(partitions)}
     while rest:
         index = rng.choice(sorted(rest))
@@ -113,6 +127,8 @@ def cut(judged: RuleSet, partitions: list[list[Event]], rng: random.Random) -> F
             del rest[index]
         if rng.random() < 0.5:
             fold.commit(index)
+        if shards > 1 and rng.random() < 0.2:
+            fold.restart(rng.randrange(shards))
     fold.finish()
     return fold
 
@@ -136,6 +152,21 @@ def test_cutting_and_interleaving_change_no_verdict_and_no_id(reached: Reached) 
         reached.note(subject=bool(one.transitions) and len(partitions) > 1)
         assert one.ids() == other.ids()
         assert sorted(map(repr, one.transitions)) == sorted(map(repr, other.transitions))
+
+    law()
+
+
+def test_shards_and_restarts_change_no_verdict_and_no_id(reached: Reached) -> None:
+    """Invariant 2, with what is stored in between."""
+
+    @settings(max_examples=60)
+    @given(partitions=streams(), seed=st.integers(0, 2**32))
+    def law(partitions: list[list[Event]], seed: int) -> None:
+        one, other = whole(RULES, partitions), cut(RULES, partitions, random.Random(seed), shards=4)
+        reached.note(subject=any(t.rule.deploys is not None for t in one.transitions))
+        assert sorted(map(repr, one.transitions)) == sorted(map(repr, other.transitions))
+        groups = [sorted(repr(v) for v in fold.verdicts if v[0].deploys is not None) for fold in (one, other)]
+        assert groups[0] == groups[1]
 
     law()
 

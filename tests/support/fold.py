@@ -77,6 +77,7 @@ class Fold:
     partitions: int = 1
     source: str = "events"
     starts: tuple[int, ...] = ()
+    shards: int = 1
     transitions: list[Transition] = field(default_factory=list)
     verdicts: list[tuple[Rule, SeriesKey, Window]] = field(default_factory=list)
 
@@ -84,11 +85,11 @@ class Fold:
         source = self.rules.sources[self.source]
         starts = self.starts or (0,) * self.partitions
         self.aggregators = [
-            Aggregator(self.rules, source, p, self.partitions, 1, starts[p]) for p in range(self.partitions)
+            Aggregator(self.rules, source, p, self.partitions, self.shards, starts[p]) for p in range(self.partitions)
         ]
-        self.evaluator = Evaluator(self.rules)
-        # What the shard has stored, compacted.
-        self.stored: dict[bytes, bytes] = {}
+        self.evaluators = [Evaluator(self.rules) for _ in range(self.shards)]
+        # What each shard has stored, compacted.
+        self.stored: list[dict[bytes, bytes]] = [{} for _ in range(self.shards)]
         self._sent: dict[int, int] = {}
         self._sequence: dict[int, int] = {}
 
@@ -104,14 +105,25 @@ class Fold:
         sequence = self._sequence[partition] = self._sequence.get(partition, 0) + 1
         partial = replace(self.aggregators[partition].take(), sequence=sequence, prev=self._sent.get(partition))
         self._sent[partition] = partial.end
-        self.evaluator.merge(partial)
-        decided = self.evaluator.decide()
-        self.transitions += decided.transitions
-        self.verdicts += decided.verdicts
+        for evaluator, of_shard in zip(self.evaluators, partial.split(self.shards), strict=True):
+            evaluator.merge(of_shard)
+            decided = evaluator.decide()
+            self.transitions += decided.transitions
+            self.verdicts += decided.verdicts
 
-    def store(self) -> None:
-        """Write what changed of the shard's state."""
-        evaluator, changes = self.evaluator, self.evaluator.changes()
+    @property
+    def evaluator(self) -> Evaluator:
+        """The first shard, mostly the only one."""
+        return self.evaluators[0]
+
+    @evaluator.setter
+    def evaluator(self, evaluator: Evaluator) -> None:
+        self.evaluators[0] = evaluator
+
+    def store(self, shard: int = 0) -> dict[bytes, bytes]:
+        """Write what changed of a shard's state; returns all that it has stored."""
+        evaluator, stored = self.evaluators[shard], self.stored[shard]
+        changes = evaluator.changes()
         records = [
             *(state.pane_record(place, evaluator.pane(place)) for place in changes.panes),
             *(
@@ -122,17 +134,16 @@ class Fold:
             *(state.group_record(place, evaluator.group(place)) for place in changes.groups),
         ]
         for key, value in records:
-            self.stored.pop(key, None)
+            stored.pop(key, None)
             if value is not None:
-                self.stored[key] = value
-        meta = state.Meta(1, 0, 1, 0, self.rules.hash, evaluator.sources, evaluator.rules)
-        self.stored[state.META_KEY] = state.encode_meta(meta)
+                stored[key] = value
+        meta = state.Meta(1, 0, self.shards, 0, self.rules.hash, evaluator.sources, evaluator.rules)
+        stored[state.META_KEY] = state.encode_meta(meta)
+        return stored
 
-    def restart(self, rules: RuleSet | None = None) -> None:
-        """The shard goes on elsewhere, with what it stored, under the same rules or others."""
-        self.store()
-        self.rules = self.rules if rules is None else rules
-        self.evaluator = Evaluator(self.rules, state.restore(self.stored.items()).snapshot)
+    def restart(self, shard: int = 0) -> None:
+        """A shard goes on elsewhere, with what it stored."""
+        self.evaluators[shard] = Evaluator(self.rules, state.restore(self.store(shard).items()).snapshot)
 
     def finish(self, until: int | None = None) -> None:
         """The input ended: every partition's watermark moves to the largest accepted time."""

@@ -179,7 +179,7 @@ def test_scores_need_as_many_as_min_samples() -> None:
         pytest.param("0 a .9, 1 b .5, 2 c .5", Verdict.OK, "0", id="of_an_even_number_the_lower"),
         pytest.param("0 a .9, 1 x/pr .1, 2 b .5", Verdict.BREACH, "4/9", id="a_pull_request_is_no_base"),
         pytest.param("0 a .9, 1 x/pr .5, 40 z .9", Verdict.BREACH, "4/9", id="but_is_measured_from_it"),
-        pytest.param("0 a 0, 1 b .5", Verdict.OK, None, id="from_nothing_nothing_drops"),
+        pytest.param("0 a 0, 1 b .5", Verdict.OK, "0", id="from_nothing_nothing_drops"),
     ],
 )  # fmt: skip
 def test_a_drop_is_measured_from_the_groups_before(text: str, verdict: Verdict, value: str | None) -> None:
