@@ -265,6 +265,8 @@ def test_the_hash_knows_which_surface_is_asked_first(files: Files) -> None:
 def test_the_example_config_loads_without_a_finding() -> None:
     config = load_rules([EXAMPLE])
     assert config.warnings == ()
-    assert list(config.rules.surfaces) == ["voice-api", "supabase-functions", "broker-orchestrator"]
-    assert list(config.rules.rules) == ["VoiceApiDegraded", "FunctionFailures", "BrokerSlow"]
+    assert list(config.rules.surfaces) == ["voice-api", "supabase-functions", "broker-orchestrator", "admin-router"]
+    assert list(config.rules.rules) == [
+        "VoiceApiDegraded", "FunctionFailures", "BrokerSlow", "AdminRouterScore", "AdminRouterRegressed",
+    ]  # fmt: skip
     assert config.rules.rules["FunctionFailures"].required == 6
