@@ -98,8 +98,8 @@ def test_only_surfaces_that_are_judged_by_deploys_have_their_runs_read(files: Fi
         text = text.replace(old, new)
     assert files.load(text).sources["events"].deploying == ("api",)
     assert files.load(RULES).sources["events"].deploying == ()
-    assert files.load(RULES).rules.steps_of("api") == {5 * MINUTE: ()}
-    assert files.load(text).rules.steps_of("api") == {}
+    assert files.load(RULES).rules.grids_of("events") == {5 * MINUTE}
+    assert files.load(text).rules.grids_of("events") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -268,5 +268,6 @@ def test_the_example_config_loads_without_a_finding() -> None:
     assert list(config.rules.surfaces) == ["voice-api", "supabase-functions", "broker-orchestrator", "admin-router"]
     assert list(config.rules.rules) == [
         "VoiceApiDegraded", "FunctionFailures", "BrokerSlow", "AdminRouterScore", "AdminRouterRegressed",
+        "LighthouseMissing",
     ]  # fmt: skip
     assert config.rules.rules["FunctionFailures"].required == 6
