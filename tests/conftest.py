@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ def kafka() -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def whatever_is_left_open_is_told_of_its_own_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Warnings are errors, but those of what nobody closed come with the collection: some other test would fail."""
+def nothing_is_left_to_the_next_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Neither a level of logging, nor what nobody closed: its warning, an error here, comes with the collection."""
     yield
+    structlog.reset_defaults()
     if request.path.parent.name in COLLECTED:
         gc.collect()

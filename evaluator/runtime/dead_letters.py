@@ -307,7 +307,7 @@ class Republisher:
                 # One by one: a batch of several could be larger than the topic takes.
                 await (await producer.send(self._copy(outcome.found)))
                 position = outcome.found.position
-                note = Outgoing(self._topic, None, None, position.partition, note_of(self._place(position)))
+                note = Outgoing(self._topic, None, b"", position.partition, note_of(self._place(position)))
                 await (await producer.send(note))
             await producer.commit()
         except OutcomeUnknown as error:

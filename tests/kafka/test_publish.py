@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import orjson
@@ -28,7 +29,7 @@ alerts: {{Failing: {{surface: admin, when: error_count > 0, window: 1m, min_samp
 async def evaluator(service: Service, *words: str) -> tuple[int, str, str]:
     """A command to its end: exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
-        "evaluator", *words, "--bootstrap", service.bootstrap,
+        sys.executable, "-m", "evaluator", *words, "--bootstrap", service.bootstrap,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
