@@ -12,7 +12,7 @@ less per event than updating panes for every small batch.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain, pairwise
@@ -34,7 +34,6 @@ from evaluator.core.event import (
     Int64s,
     Picked,
     SeriesKey,
-    SeriesKind,
     SeriesTable,
 )
 from evaluator.core.group import Bools
@@ -52,6 +51,9 @@ if TYPE_CHECKING:
     from evaluator.core.event import DurationUs
     from evaluator.core.group import Groups
     from evaluator.core.rule import RuleSet, Source
+
+StepsOfSurface = dict[str, dict["DurationUs", tuple[int, ...]]]
+"""The pane widths of each surface, and the latency thresholds that each counts."""
 
 REDUCE_AT = 65_536
 """Events collected before they are reduced. Fewer: more sorting per event. More: memory, and a longer pause."""
@@ -91,10 +93,10 @@ class Aggregator:
         self.tallies: Counter[tuple[str, ...]] = Counter()
         self._source, self._partition, self._shards = source, partition, shards
         self._surfaces = [surface for surface in rules.surfaces.values() if surface.source == source.name]
-        ours = {surface.name: len(surface.group_by) for surface in self._surfaces}
-        by_kind = {kind: about for kind, about in rules.rules_by_kind().items() if kind[0] in ours}
-        self._steps = {kind: steps_of(about) for kind, about in by_kind.items()}
-        self._judged_whole = frozenset(name for name, fields in ours.items() if fields and (name, 0) in by_kind)
+        about, ours = rules.rules_by_kind(), {surface.name: len(surface.group_by) for surface in self._surfaces}
+        self._steps = {name: steps_of(about[name, fields]) for name, fields in ours.items()}
+        # Of surfaces that are split into series, and judged as a whole too.
+        self._steps_of_whole = {name: steps_of(about.get((name, 0), ()) if ours[name] else ()) for name in ours}
         self._counted = {name: steps_of(rules.rules_of(name)) for name in ours}
         self._deploying = {name for name in ours if rules.deploy_rules_of(name)}
         self._origin = Origin(rules.revision, rules.hash)
@@ -234,9 +236,9 @@ class Aggregator:
         run = _concatenated(self._collected, self.table.keys)
         self._collected, self._size, self._held = [], 0, 0
         late_anywhere = self._in_deploys(run.series) & (run.time < run.before)
-        for counted in (run, *self._as_wholes(run)):
-            for step in sorted({step for steps in self._steps.values() for step in steps}):
-                self._reduce_step(counted, step, late_anywhere)
+        self._reduce_run(run, self._steps, late_anywhere)
+        if any(self._steps_of_whole.values()):
+            self._reduce_run(self._as_wholes(run), self._steps_of_whole, late_anywhere)
         for series, count in Counter(run.series[late_anywhere].tolist()).items():
             self.tallies["late", self.table.keys[series].surface] += count
         if self._pieces > PIECES_A_PANE * len(self._panes):
@@ -244,18 +246,20 @@ class Aggregator:
             self._panes = {key: [whole] for key, whole in zip(self._panes, wholes, strict=True)}
             self._pieces = len(self._panes)
 
-    def _as_wholes(self, run: _Run) -> Iterator[_Run]:
-        """The same events once more, as those of their surface as a whole, where a rule is about that."""
-        if not self._judged_whole:
-            return
+    def _as_wholes(self, run: _Run) -> _Run:
+        """The same events, as those of their surface as a whole where a rule is about that."""
         wholes = [
-            self.table.intern(SeriesKey(key.surface)) if key.surface in self._judged_whole else UNMATCHED
+            self.table.intern(SeriesKey(key.surface)) if self._steps_of_whole[key.surface] else UNMATCHED
             for key in tuple(self.table.keys)
         ]
-        yield run._replace(series=np.array([*wholes, UNMATCHED], dtype=np.int32)[run.series])
+        return run._replace(series=np.array([*wholes, UNMATCHED], dtype=np.int32)[run.series])
 
-    def _reduce_step(self, run: _Run, step: DurationUs, late_anywhere: Bools) -> None:
-        wanted = np.array([step in self._steps[key.kind] for key in self.table.keys] + [False])
+    def _reduce_run(self, run: _Run, steps: StepsOfSurface, late_anywhere: Bools) -> None:
+        for step in sorted({step for of_surface in steps.values() for step in of_surface}):
+            self._reduce_step(run, steps, step, late_anywhere)
+
+    def _reduce_step(self, run: _Run, steps: StepsOfSurface, step: DurationUs, late_anywhere: Bools) -> None:
+        wanted = np.array([step in steps[key.surface] for key in self.table.keys] + [False])
         rows = wanted[run.series]  # UNMATCHED is -1: the last entry
         slot = run.time // step
         late = rows & ((slot + 1) * step <= run.before)
@@ -268,7 +272,7 @@ class Aggregator:
         grouped = group.by(run.series[chosen], slot[chosen])
         order = chosen[grouped.order]
         first = order[grouped.edges]
-        reduced_panes = _reduced_panes(run, order, grouped, self._steps, step)
+        reduced_panes = _reduced_panes(run, order, grouped, steps, step)
         for series, index, reduced in zip(run.series[first].tolist(), slot[first].tolist(), reduced_panes, strict=True):
             key = (series, step, index)
             self._panes.setdefault(key, []).append(reduced)
@@ -324,18 +328,12 @@ def _concatenated(collected: list[tuple[EventBatch, Int64s]], keys: Sequence[Ser
     )
 
 
-def _reduced_panes(
-    run: _Run,
-    order: Int64s,
-    grouped: Groups,
-    steps: dict[SeriesKind, dict[DurationUs, tuple[int, ...]]],
-    step: DurationUs,
-) -> list[Packed]:
+def _reduced_panes(run: _Run, order: Int64s, grouped: Groups, steps: StepsOfSurface, step: DurationUs) -> list[Packed]:
     """A pane for each group; `order` are the rows of `run` as they are grouped."""
     edges = grouped.edges
     time, latency, failed = run.time[order], run.latency[order], run.failed[order]
     weight = None if run.weight is None else run.weight[order]
-    named = [steps[run.keys[series].kind][step] for series in run.series[order[edges]].tolist()]
+    named = [steps[run.keys[series].surface][step] for series in run.series[order[edges]].tolist()]
     over = sorted(set(chain.from_iterable(named)))
     bins = _bins(latency, weight, grouped)
     columns = _Grouped(
