@@ -394,15 +394,20 @@ class Evaluator:
             needed = self._needed_from(key, series, step, time)
             self._changed_panes.update(PaneId(key, step, slot) for slot in panes.drop(needed // step))
             panes.complete(time.watermark // step)
-        let_go = [rule.name for rule in self._about[key.kind] if not rule.is_about_absence]
-        let_go = [name for name in let_go if name in series.progress]
-        idle = all(series.progress[name].next_end is None for name in let_go)
-        if idle and not any(series.panes.values()):
-            for name in let_go:
-                del series.progress[name]
-            self._changed_progress.update(ProgressId(key, name) for name in let_go)
-            if not series.progress:
-                del self._series[key.surface][key]
+        if not any(series.panes.values()):
+            self._let_go(key, series)
+
+    def _let_go(self, key: SeriesKey, series: _Series) -> None:
+        names = [
+            rule.name for rule in self._about[key.kind] if not rule.is_about_absence and rule.name in series.progress
+        ]
+        if any(series.progress[name].next_end is not None for name in names):
+            return
+        for name in names:
+            del series.progress[name]
+        self._changed_progress.update(ProgressId(key, name) for name in names)
+        if not series.progress:
+            del self._series[key.surface][key]
 
     def _needed_from(self, key: SeriesKey, series: _Series, step: DurationUs, time: SourceTime) -> EpochUs:
         """Panes that end at or before this moment are in no window that is still to be decided."""
