@@ -95,9 +95,10 @@ def lighthouse(
 
 @app.command("drift")
 def drift(
-    report: Annotated[Path, typer.Argument(help="The report as text; - is standard input.")],
+    report: Annotated[Path | None, typer.Argument(help="The report as text; - is standard input.")] = None,
     *,
     surface: Surface,
+    failed: Annotated[bool, typer.Option("--failed", help="The check itself failed: there is no report.")] = False,
     commit: Commit = None,
     time: Time = None,
     topic: Topic = None,
@@ -107,14 +108,27 @@ def drift(
     settings: SettingsFile = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Write what the report of a drift check says: clean, drift or skipped."""
+    """Write what the report of a drift check says (clean, drift or skipped), or that the check failed."""
+    if failed == (report is not None):
+        message = (
+            "expected REPORT, or --failed where the check left none"
+            if report is None
+            else f"{report}: a check that failed has no report; leave out the report or --failed"
+        )
+        raise UsageError(message)
+    about = _surface(surface), _time(time), commit or None
+    value = reports.failed(*about) if report is None else _said(report, about)
+    _publish("drift", [(surface, value)], Target(topic, config or [], dry_run, output, settings, bootstrap))
+
+
+def _said(report: Path, about: tuple[str, str, str | None]) -> bytes:
     raw = sys.stdin.buffer.read() if str(report) == "-" else _read(report)
-    value = reports.drift(raw.decode("utf-8-sig", "replace"), _surface(surface), _time(time), commit or None)
+    value = reports.drift(raw.decode("utf-8-sig", "replace"), *about)
     if value is None:
         expected = ", ".join(f'"{spelling}"' for spelling in reports.SPELLINGS)
         message = f"{report}: says nothing of drift, so nothing was sent; expected one of {expected}"
         raise UsageError(message)
-    _publish("drift", [(surface, value)], Target(topic, config or [], dry_run, output, settings, bootstrap))
+    return value
 
 
 @app.command("heartbeat")

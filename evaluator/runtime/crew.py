@@ -146,7 +146,8 @@ class Crew:
     def _begin_take_over(self, partition: Partition) -> None:
         if not self._setbacks.may_try(partition):
             return
-        task = Task(self._build(partition), self._log, self._clock, self._observe)
+        ask = partial(self.consumer.confirm, partition)
+        task = Task(self._build(partition), self._log, self._clock, self._observe, ask)
         self.tasks[partition] = task
         self._background.start(f"take over {task.where}", partial(self._take_over, partition, task), task)
 

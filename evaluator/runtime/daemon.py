@@ -7,6 +7,7 @@ port. Nothing is joined, fenced or written before all of them are right.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -43,6 +44,9 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0
 """Seconds between two looks of the tail at what was published."""
+
+STDERR = 2
+"""The file itself: a crash does not go through Python."""
 
 SHUT_DOWN_S = 30.0
 """What a last commit may take. Kubernetes allows 30 s by default, our chart 40."""
@@ -89,6 +93,7 @@ class Run(NamedTuple):
 
 async def run(wish: Run) -> int:
     """Run until a signal; returns the exit code. Raises `EvaluatorError` for everything that can be acted on."""
+    faulthandler.enable(STDERR)  # a crash in native code has no other way to say where it was
     config, settings = wish.config, wish.settings
     signals, clock = Signals(), SystemClock()
     topics = Topics.of(settings)

@@ -24,6 +24,7 @@ import structlog
 
 from evaluator.core.event import SECOND
 from evaluator.runtime.delivery import Delivery
+from evaluator.runtime.log.port import KafkaUnreachable, StaleGeneration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,10 @@ DISTRUST_AFTER = 5 * SECOND
 
 SLOW_RESTORE_S = 1.0
 """A restore that took longer is followed by another question to the group."""
+
+DOUBT_S = 5.0
+"""Who did not use the transactional id for this long asks the group before it does. Below the session time-out of
+20 s, so whoever was frozen for long enough to be replaced asks; above the usual time between two commits."""
 
 IDLE_S = 86_400.0
 """The brokers forget a transactional id after seven days without a transaction (by default); a day is safe."""
@@ -67,8 +72,12 @@ class TaskState(StrEnum):
 class Task:
     """Drives one stage. Commits may overlap `apply`; they wait for each other."""
 
-    def __init__(self, stage: Stage, log_port: Log, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self, stage: Stage, log_port: Log, clock: Clock, observer: Observer, ask: Confirm = nobody_asks
+    ) -> None:
+        """`ask` is one question to the group, which may also raise `KafkaUnreachable`."""
         self.stage = stage
+        self._ask = ask
         self.state = TaskState.RESTORING
         self.trusts_clock = True
         self.committed_at: EpochUs | None = None
@@ -130,22 +139,45 @@ class Task:
         return self._committing.locked()
 
     async def commit(self) -> None:
-        """Write what is new, all of it or nothing, after the commit under way. Raises as `Delivery.deliver`."""
+        """Write what is new, all of it or nothing, after the commit under way. Raises as `Delivery.deliver`.
+
+        Nothing is written, and everything stays due, where the partition may be another's by now.
+        """
         async with self._committing:
+            if await self._may_be_anothers():
+                return
             began = self._clock.monotonic()
             if self._unsent is None:
                 self._unsent = self.stage.freeze(self._clock.now())
             if self._unsent is None:
                 return
             self.committing_since = began
-            stamp = await self._delivery.deliver(self._unsent)
-            self._unsent = self.committing_since = None
+            try:
+                stamp = await self._delivery.deliver(self._unsent)
+            finally:
+                self.committing_since = None
+            self._unsent = None
             self._used_at = self._clock.monotonic()
             if stamp is not None:
                 self._compare_clocks(stamp)
             self.committed_at = self._clock.now()
             self.stage.committed(self.committed_at)
             self._observe.committed(self.stage.name, self._used_at - began)
+
+    async def _may_be_anothers(self) -> bool:
+        """After a pause, whether the group says so. To find it out by a bump would abort what the other has open.
+
+        Who is asked in vain does not decide it; the transactional id does.
+        """
+        if self.state is TaskState.RESTORING or self._clock.monotonic() - self._used_at < DOUBT_S:
+            return False
+        try:
+            await self._ask()
+        except StaleGeneration:
+            return True
+        except KafkaUnreachable as error:
+            log.info("group.not_asked", partition=self.where, reason=str(error))
+        return False
 
     def _compare_clocks(self, stamp: Stamp) -> None:
         """Our clock is off where the broker appended before we sent or after we knew, by more than a tolerance."""
@@ -173,6 +205,8 @@ class Task:
     async def keep_alive(self) -> None:
         """Use the transactional id without writing anything. Raises `Fenced`."""
         async with self._committing:
+            if await self._may_be_anothers():
+                return
             self._used_at = self._clock.monotonic()
             await self._delivery.keep_alive()
 

@@ -109,7 +109,16 @@ def drift(report: str, surface: str, time: str, commit: str | None) -> bytes | N
         return None
     status = "drift" if found is not None else "skipped" if _SKIPPED in report else "clean"
     sql = [] if found is None else [line for line in lines[found + 1 :] if line.strip()]
-    record = {"kind": "drift", "surface": surface, "time": time, "status": status, "lines": len(sql)}
+    return _check(surface, time, status, len(sql), commit)
+
+
+def failed(surface: str, time: str, commit: str | None) -> bytes:
+    """The record of a drift check that did not come to its end, and so has no report."""
+    return _check(surface, time, "failed", 0, commit)
+
+
+def _check(surface: str, time: str, status: str, lines: int, commit: str | None) -> bytes:
+    record = {"kind": "drift", "surface": surface, "time": time, "status": status, "lines": lines}
     return json.dumps(record if commit is None else {**record, "commit": commit}, separators=(",", ":")).encode()
 
 

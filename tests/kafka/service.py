@@ -123,6 +123,8 @@ class Service:
         self.partitions, self.shards = partitions, shards
         self.log: KafkaLog
         self.source_name: str
+        self.topic_of: dict[str, str] = {}
+        """The topic of each source, once it runs."""
         self.bootstrap, self._session_ms, self._folder = cluster.bootstrap, cluster.session_ms, folder
         self.codecs = CODECS
         self._written: list[list[bytes]] = [[] for _ in range(partitions)]
@@ -139,9 +141,12 @@ class Service:
         self.log = KafkaLog(KafkaSettings(bootstrap_servers=self.bootstrap))
         await self.log.start()
         try:
-            await self.log.create([TopicSpec(self.source, self.partitions, retention_ms=-1)])
             config = load_rules([self.rules])
-            (self.source_name,) = config.rules.sources
+            self.topic_of = {name: source.topic for name, source in config.rules.sources.items()}
+            await self.log.create(
+                [TopicSpec(topic, self.partitions, retention_ms=-1) for topic in self.topic_of.values()]
+            )
+            self.source_name = next(iter(self.topic_of))
             await self.log.create(self.topics.specs(self.shards, await source_partitions(self.log, config)))
             yield self
         finally:

@@ -93,3 +93,17 @@ def test_a_heartbeat_has_its_surface_as_key(capsys: pytest.CaptureFixture[str]) 
     (record,) = told(capsys, "publish heartbeat --surface db --topic beats --time 1769601600")
     assert (record["topic"], record["key"]) == ("beats", "db")
     assert record["value"] == {"kind": "heartbeat", "surface": "db", "time": "2026-01-28T12:00:00Z"}
+
+
+def test_a_check_that_failed_is_told_without_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = told(capsys, "publish drift --failed --surface db --topic checks --time 1769601600 --commit 4f2a9c1")
+    assert record["value"] == {
+        "kind": "drift", "surface": "db", "time": "2026-01-28T12:00:00Z", "status": "failed", "lines": 0,
+        "commit": "4f2a9c1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["", "report.txt --failed"])
+def test_a_drift_check_has_a_report_or_failed(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["publish", "drift", *words.split(), "--surface", "db", "--topic", "checks"]) == 2
+    assert "--failed" in capsys.readouterr().err

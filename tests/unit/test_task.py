@@ -26,7 +26,7 @@ from evaluator.runtime.log.port import (
     TopicSpec,
 )
 from evaluator.runtime.stage import Outbox, Unobserved
-from evaluator.runtime.task import IDLE_S, SLOW_RESTORE_S, Task
+from evaluator.runtime.task import DOUBT_S, IDLE_S, SLOW_RESTORE_S, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -376,3 +376,34 @@ def test_an_idle_task_uses_its_transactional_id_once_a_day() -> None:
         return seen
 
     assert run_virtual(main()) == [(False, 0), (True, 0), (False, 1)]
+
+
+@pytest.mark.parametrize(
+    ("slept", "answer", "bumps"),
+    [
+        pytest.param(DOUBT_S - 1, StaleGeneration("of another"), 1, id="a_short_time_is_no_reason_to_ask"),
+        pytest.param(DOUBT_S, None, 1, id="it_is_still_ours"),
+        pytest.param(DOUBT_S, KafkaUnreachable("nobody there"), 1, id="nobody_answers"),
+        pytest.param(DOUBT_S, StaleGeneration("of another"), 0, id="it_is_another_s"),
+    ],
+)
+def test_who_slept_asks_the_group_before_it_raises_an_epoch(slept: float, answer: Exception | None, bumps: int) -> None:
+    async def main() -> tuple[int, int]:
+        clock = VirtualClock(asyncio.get_running_loop())
+        faults = Faults()
+        log = MemoryLog(clock=clock, step=faults.step)
+        await log.create([TopicSpec("out", 1), TopicSpec("own", 1, compact=True), TopicSpec("in", 1)])
+
+        async def ask() -> None:
+            if answer is not None:
+                raise answer
+
+        task = Task(Numbers(), log, clock, Unobserved(), ask)
+        await task.take_over()
+        faults.seen.clear()
+        before = len(await committed(log))
+        await asyncio.sleep(slept)
+        await task.commit()
+        return faults.seen.get("producer.bump:before", 0), len(await committed(log)) - before
+
+    assert run_virtual(main()) == (bumps, bumps)

@@ -71,7 +71,9 @@ class RecordTooLarge(EvaluatorError):
     """A record exceeds the topic's limit. Never retried: every outbox is sendable by construction."""
 
     def __init__(self, topic: str, key: bytes | None, size: int) -> None:
-        super().__init__(f"a record of {size} bytes is too large for topic {topic} (key {key!r}); this is a bug")
+        super().__init__(
+            f"a record of {size} bytes is too large for topic {topic} (key {key!r}); raise its max.message.bytes"
+        )
 
 
 class OutcomeUnknown(EvaluatorError):
