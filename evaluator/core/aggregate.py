@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain, pairwise
 from operator import itemgetter
@@ -41,6 +42,7 @@ from evaluator.core.pane import EVIDENCE, Counts, Evidence, Pane, strongest
 from evaluator.core.partial import Cell, FutureRejection, IdleAdvance, Origin, Partial
 from evaluator.core.rows import Columns, merged, packed_rows
 from evaluator.core.rule import steps_of
+from evaluator.core.runs import RunEvent
 from evaluator.core.watermark import BEGINNING, PartitionTime
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class Aggregator:
         # Of surfaces that are split into series, and judged as a whole too.
         self._steps_of_whole = {name: steps_of(about.get((name, 0), ()) if ours[name] else ()) for name in ours}
         self._counted = {name: steps_of(rules.rules_of(name)) for name in ours}
+        self._deploying = {name for name in ours if rules.deploy_rules_of(name)}
         self._origin = Origin(rules.revision, rules.hash)
         self._begin = start
         self._reset()
@@ -104,6 +107,7 @@ class Aggregator:
         # One commit may carry so many series of a surface that every shard can be full.
         self.table = SeriesTable({surface.name: surface.max_series * self._shards for surface in self._surfaces})
         self._panes: dict[tuple[int, DurationUs, int], list[Packed]] = {}
+        self._runs: dict[int, list[RunEvent]] = {}
         self._collected: list[tuple[EventBatch, Int64s]] = []
         self._size = self._held = self._pieces = 0
         self._before = self.time.watermark
@@ -113,7 +117,7 @@ class Aggregator:
     @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
-        return 512 * self._pieces + 64 * self._size
+        return 512 * self._pieces + 64 * self._size + 256 * sum(map(len, self._runs.values()))
 
     def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
         """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.
@@ -126,7 +130,9 @@ class Aggregator:
             raise ValueError(message)
         self._future_rejections += rejected
         if len(events):
-            self._collected.append((events, self._pass_time(events)))
+            before = self._pass_time(events)
+            self._collected.append((events, before))
+            self._keep_runs(events, before)
             self._size += len(events)
             self._held += events.held
         self.next_offset = next_offset
@@ -152,6 +158,30 @@ class Aggregator:
         self.time.watermark = EpochUs(max(self.time.watermark, int(newest[-1]) - disorder))
         return before
 
+    def _keep_runs(self, events: EventBatch, before: Int64s) -> None:
+        """Single events for the run groups: those that are not older than the watermark before their record."""
+        if events.runs is None or not self._deploying:
+            return
+        on_time = self._in_deploys(events.series) & (events.time >= before)
+        chosen = np.flatnonzero(on_time).tolist()
+        if not chosen:
+            return
+        weight = np.ones(len(events), dtype=np.int64) if events.weight is None else events.weight
+        score, deploy, context = events.runs
+        numbers = (events.time, events.offset, events.failed, events.latency, score, weight)
+        columns = [column[on_time].tolist() for column in numbers]
+        rows = zip(chosen, *columns, events.trace_ids(chosen), strict=True)
+        for row, time, offset, failed, latency, scored, weighs, trace_id in rows:
+            run = RunEvent(time, offset, deploy[row], context[row], failed, latency, scored, weighs, trace_id)
+            self._runs.setdefault(int(events.series[row]), []).append(run)
+        # A rule that changes begins after all that was read under the old ones, panes or not.
+        self.newest_pane_end = EpochUs(max(self.newest_pane_end, max(columns[0]) + 1))
+
+    def _in_deploys(self, series: Int32s) -> Bools:
+        """Which events are of a surface that is judged by run groups."""
+        wanted = np.array([key.surface in self._deploying for key in self.table.keys] + [False])
+        return wanted[series]  # UNMATCHED is -1: the last entry
+
     def idle(self, until: EpochUs) -> None:
         """A clock saw the partition idle at its end: the watermark moves to `until`, which is recorded."""
         if until <= self.time.watermark:
@@ -165,6 +195,11 @@ class Aggregator:
             advances.pop()
         advances.append(IdleAdvance(self.next_offset, until))
 
+    def end(self, until: EpochUs) -> None:
+        """The input is over: the watermark moves to `until`, and there will never be more."""
+        self.idle(until)
+        self.time.is_over = True
+
     def position(self) -> Position:
         """What a restart must know."""
         return Position(self.next_offset, self.time, self.newest_pane_end)
@@ -173,12 +208,12 @@ class Aggregator:
         """Everything since the last take, and the watermark. The sequence and the chain are the task's."""
         self._reduce()
         cells = self._cells()
-        time = PartitionTime(self.time.watermark, self.time.covered, self.time.first)
+        runs = tuple(sorted((self.table.keys[series], tuple(events)) for series, events in self._runs.items()))
         partial = Partial(
             source=self._source.name, partition=self._partition, partitions=self.partitions,
-            begin=self._begin, end=self.next_offset, sequence=0, before=self._before, time=time,
+            begin=self._begin, end=self.next_offset, sequence=0, before=self._before, time=replace(self.time),
             origin=self._origin, idle_advances=tuple(self._idle_advances),
-            future_rejections=tuple(self._future_rejections), counted=self._counted, cells=cells,
+            future_rejections=tuple(self._future_rejections), counted=self._counted, cells=cells, runs=runs,
         )  # fmt: skip
         for surface, count in self.table.overflowed.items():
             self.tallies["overflow_series", surface] += count
@@ -199,7 +234,7 @@ class Aggregator:
             return
         run = _concatenated(self._collected, self.table.keys)
         self._collected, self._size, self._held = [], 0, 0
-        late_anywhere = np.zeros(len(run.time), dtype=bool)
+        late_anywhere = self._in_deploys(run.series) & (run.time < run.before)
         self._reduce_run(run, self._steps, late_anywhere)
         if any(self._steps_of_whole.values()):
             self._reduce_run(self._as_wholes(run), self._steps_of_whole, late_anywhere)

@@ -72,7 +72,7 @@ class Blindness:
         self.episodes = dict(episodes)
         self._rules, self._telling = rules, telling
         self._watched = [name for name in rules.sources if shard_of(_series(name), shards) == shard]
-        self._steps = {name: _steps(rules, name) for name in self._watched}
+        self._steps = {name: rules.grids_of(name) for name in self._watched}
         self._blind_since: dict[str, EpochUs] = {}
         self._began: EpochUs | None = None
         self._looked = BEGINNING
@@ -141,7 +141,3 @@ def transition(rules: RuleSet, source: str, episode: Episode, reason: Reason, at
 
 def _series(source: str) -> SeriesKey:
     return SeriesKey(SURFACE, (source,))
-
-
-def _steps(rules: RuleSet, source: str) -> frozenset[DurationUs]:
-    return frozenset(rule.every for rule in rules.rules.values() if rules.surfaces[rule.surface].source == source)

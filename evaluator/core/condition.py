@@ -22,6 +22,8 @@ class Kind(StrEnum):
     MAX = "max"
     SLOW_RATIO = "slow_ratio"
     SILENCE = "silence"
+    SCORE = "score"
+    SCORE_DROP = "score_drop"
 
 
 class Op(StrEnum):
@@ -38,6 +40,7 @@ COUNTS = frozenset({Kind.ERROR_COUNT, Kind.REQUEST_COUNT})
 UNSAMPLED = COUNTS | {Kind.SILENCE}
 """What is true or not however few events there are."""
 LATENCIES = frozenset({Kind.QUANTILE, Kind.MEAN, Kind.MAX, Kind.SLOW_RATIO})
+SCORES = frozenset({Kind.SCORE, Kind.SCORE_DROP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Condition:
     """`<indicator> <op> <threshold>`.
 
     `text` is the condition as configured, single-spaced; `name` the indicator as configured (`median`,
-    `p99.9`, `slow_ratio(500ms)`). `threshold` is a fraction in [0, 1] for ratios, microseconds for
+    `p99.9`, `slow_ratio(500ms)`). `threshold` is a fraction in [0, 1] for ratios and scores, microseconds for
     QUANTILE, MEAN, MAX and SILENCE, an integer for counts. `q` is set for QUANTILE, `slower_than`
     (microseconds) for SLOW_RATIO. SILENCE is what `expect_every` asks: how old the newest event is.
     """

@@ -17,7 +17,7 @@ from evaluator.core.packed import glance
 from evaluator.core.pane import Evidence
 from evaluator.core.streak import INACTIVE, Phase, Reason, Streak, advance, silence_jump
 from evaluator.core.sums import nothing
-from evaluator.core.verdict import Window, judge
+from evaluator.core.verdict import Effect, Window, judge
 from evaluator.core.watermark import BEGINNING, NEVER
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Progress:
 
     `next_end` is the end of the window to be decided next, None before the first. Panes that end at or
     before `seen` were taken into account, in `newest` (the newest on-time event) and the proofs; none of
-    them opens a series again. `windows` are the last decided ones, oldest first.
+    them opens a series again. `windows` are the last decided ones, oldest first. `bases` are the scores of the last
+    run groups that a drop is measured from, oldest first.
     """
 
     next_end: EpochUs | None = None
@@ -54,6 +55,7 @@ class Progress:
     windows: tuple[Window, ...] = ()
     failing: Proof | None = None
     slowest: Proof | None = None
+    bases: tuple[int, ...] = ()
 
 
 class Turn(NamedTuple):
@@ -162,7 +164,7 @@ class Walk:
     def _pass_silence(self, end: EpochUs, last: EpochUs) -> None:
         rule, progress = self._rule, self._progress
         self.forgotten = False
-        empty = judge(rule, EpochUs(end - rule.window), end, self._measured(end, nothing(_thresholds(rule))))
+        empty = judge(rule, EpochUs(end - rule.window), end, self._measured(end, nothing(rule.counted)))
         forget_at = grid.next_end(rule.every, EpochUs(progress.newest + rule.forget_after))
         while end <= last and not self.forgotten:
             before = progress.streak
@@ -219,12 +221,14 @@ def turn_of(progress: Progress, reason: Reason, at: EpochUs, streak: Streak) -> 
     starts_at, fired_at = streak.starts_at, streak.fired_at
     assert starts_at is not None
     assert fired_at is not None
-    windows = tuple(window for window in progress.windows if window.start >= starts_at)
+    windows = [window for window in progress.windows if window.effect is not Effect.SHOWN]
+    # Run groups of several contexts do not end in the order in which they began.
+    first = next((place for place, window in enumerate(windows) if window.start >= starts_at), len(windows))
     failing, slowest = (
         proof.events if proof is not None and proof.pane_start >= starts_at else ()
         for proof in (progress.failing, progress.slowest)
     )
-    return Turn(reason, at, starts_at, fired_at, windows, failing, slowest)
+    return Turn(reason, at, starts_at, fired_at, tuple(windows[first:]), failing, slowest)
 
 
 def joined(windows: tuple[Window, ...], window: Window, step: DurationUs) -> tuple[Window, ...]:
@@ -236,8 +240,3 @@ def joined(windows: tuple[Window, ...], window: Window, step: DurationUs) -> tup
 
 def _moved(window: Window, end: EpochUs) -> Window:
     return window._replace(start=EpochUs(window.start + end - window.end), end=end)
-
-
-def _thresholds(rule: Rule) -> tuple[int, ...]:
-    counted = (condition.counted() for condition in rule.conditions)
-    return tuple(sorted({t for t in counted if t is not None}))

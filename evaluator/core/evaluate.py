@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator.core.absence import AbsenceWalk
 from evaluator.core.alert import Transition, key_of, labels_of
 from evaluator.core.decide import Progress, Turn, Walk, turn_of
-from evaluator.core.event import DurationUs, EpochUs, SeriesKey, overflow_of, shard_of
-from evaluator.core.packed import Packed, glance
+from evaluator.core.deploys import Deploy, DeployWalk, Groups
+from evaluator.core.event import FAILED, UNKNOWN, DurationUs, EpochUs, SeriesKey, overflow_of, shard_of
+from evaluator.core.packed import Glance, Packed, glance
 from evaluator.core.panes import Panes, Sealed
 from evaluator.core.partial import Origin
 from evaluator.core.rows import merged
 from evaluator.core.rule import Rule, Surface, steps_of
+from evaluator.core.runs import RunEvent, StoredGroup
 from evaluator.core.streak import Phase, Reason
 from evaluator.core.verdict import Window
-from evaluator.core.watermark import BEGINNING, PartitionTime, SourceTime, combine
+from evaluator.core.watermark import BEGINNING, NEVER, PartitionTime, SourceTime, combine
 from evaluator.errors import StateGap
 
 if TYPE_CHECKING:
-    from evaluator.core.packed import Glance
     from evaluator.core.partial import Cell, Partial
     from evaluator.core.rule import RuleSet
 
@@ -45,6 +46,24 @@ class ProgressId(NamedTuple):
 
     series: SeriesKey
     rule: str
+
+
+class WaitingId(NamedTuple):
+    """Where run events are kept that came with one partial, until they are taken in order."""
+
+    series: SeriesKey
+    partition: int
+    begin: int
+    part: int
+
+
+class GroupId(NamedTuple):
+    """Where a run group of a series and an alert is kept."""
+
+    series: SeriesKey
+    rule: str
+    context: str
+    deploy: str
 
 
 class Crumb(NamedTuple):
@@ -112,6 +131,8 @@ class Snapshot:
     panes: dict[PaneId, Packed | Sealed] = field(default_factory=dict)
     progress: dict[ProgressId, Progress] = field(default_factory=dict)
     totals: dict[SeriesKey, Totals] = field(default_factory=dict)
+    waiting: dict[WaitingId, tuple[RunEvent, ...]] = field(default_factory=dict)
+    groups: dict[GroupId, StoredGroup] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -128,17 +149,21 @@ class Changes:
 
     panes: list[PaneId]
     progress: list[ProgressId]
+    waiting: list[WaitingId] = field(default_factory=list)
+    groups: list[GroupId] = field(default_factory=list)
 
 
 class _Series:
-    """The panes of one series by step, and its alerts' progress."""
+    """The panes of one series by step, its run events that wait, and its alerts' progress and run groups."""
 
-    __slots__ = ("panes", "progress", "totals")
+    __slots__ = ("groups", "panes", "progress", "totals", "waiting")
 
     def __init__(self) -> None:
         self.panes: defaultdict[DurationUs, Panes] = defaultdict(Panes)
         self.progress: dict[str, Progress] = {}
         self.totals = Totals()
+        self.waiting: dict[WaitingId, list[RunEvent]] = {}
+        self.groups: defaultdict[str, Groups] = defaultdict(Groups)
 
 
 class Evaluator:
@@ -154,6 +179,7 @@ class Evaluator:
         self._about = rules.rules_by_kind()
         self._steps = {kind: steps_of(about) for kind, about in self._about.items()}
         self._steps_of_surface = {name: tuple(steps_of(rules.rules_of(name))) for name in rules.surfaces}
+        self._of_deploys = {name: rules.deploy_rules_of(name) for name in rules.surfaces}
         self._series: dict[str, dict[SeriesKey, _Series]] = {name: {} for name in rules.surfaces}
         self._sources = {name: SourceState() for name in rules.sources}
         self._known: dict[str, KnownRule] = {}
@@ -161,6 +187,8 @@ class Evaluator:
         self._decided: dict[str, SourceTime] = {}
         self._changed_panes: set[PaneId] = set()
         self._changed_progress: set[ProgressId] = set()
+        self._changed_waiting: set[WaitingId] = set()
+        self._changed_groups: set[GroupId] = set()
         self._ended: list[Transition] = []
         self._in_pieces: list[list[Packed]] = []
         self._restore(snapshot)
@@ -188,6 +216,7 @@ class Evaluator:
             self._restore_progress(place, progress, snapshot.rules[place.rule])
         for pane_id, pane in snapshot.panes.items():
             self._restore_pane(pane_id, pane)
+        self._restore_runs(snapshot)
         for key, totals in snapshot.totals.items():
             if key.surface in self._series and key in self._series[key.surface]:
                 self._series[key.surface][key].totals = totals
@@ -219,6 +248,26 @@ class Evaluator:
         else:
             self._changed_panes.add(pane_id)
 
+    def _restore_runs(self, snapshot: Snapshot) -> None:
+        """Of a rule that changed the groups are kept: they tell which deploys it does not know from their first run."""
+        was_of = {known.surface.name: known.surface.source for known in snapshot.rules.values()}
+        for waiting_id, events in snapshot.waiting.items():
+            surface = waiting_id.series.surface
+            fits = self._fits(waiting_id.series) and bool(self._of_deploys[surface])
+            if fits and was_of.get(surface) == self._rules.surfaces[surface].source:
+                self._of(waiting_id.series).waiting[waiting_id] = list(events)
+            else:
+                self._changed_waiting.add(waiting_id)
+        for group_id, group in snapshot.groups.items():
+            known = self._known.get(group_id.rule)
+            about = None if known is None or known.rule.deploys is None else known.rule.surface
+            if about == group_id.series.surface and self._fits(group_id.series):
+                series, before = self._of(group_id.series), snapshot.progress[ProgressId(*group_id[:2])]
+                series.groups[group_id.rule].restore(Deploy(group_id.context, group_id.deploy), group)
+                series.progress[group_id.rule].newest = before.newest
+            else:
+                self._changed_groups.add(group_id)
+
     def _settle(self, source: str) -> None:
         """Let new and changed rules begin, once every partition reports under their config."""
         state = self._sources[source]
@@ -240,6 +289,8 @@ class Evaluator:
         merged_until = state.time.watermark
         for key, cells in partial.cells:
             self._merge_series(key, cells, merged_until)
+        for key, events in partial.runs:
+            self._merge_runs(key, events, partial, merged_until)
         partition = state.partitions.get(partial.partition)
         if partition is None:
             partition = PartitionState(partial.begin, PartitionTime(covered=None), partial.origin)
@@ -299,6 +350,23 @@ class Evaluator:
             if cell.step == counted_step:
                 _count(series.totals, glance(cell.pane.counted))
 
+    def _merge_runs(
+        self, key: SeriesKey, events: tuple[RunEvent, ...], partial: Partial, merged_until: EpochUs
+    ) -> None:
+        on_time = [event for event in events if event.time >= merged_until]
+        if len(on_time) < len(events):
+            self.tallies["late", key.surface] += len(events) - len(on_time)
+        if not on_time or not self._fits(key) or not self._of_deploys[key.surface]:
+            return
+        key = self._admitted(key)
+        series = self._of(key)
+        place = WaitingId(key, partial.partition, partial.begin, partial.part)
+        series.waiting.setdefault(place, []).extend(on_time)
+        self._changed_waiting.add(place)
+        if not self._steps[key.kind]:
+            for event in on_time:
+                _count(series.totals, _glance_of(event))
+
     def _put_together(self) -> None:
         """Make one of the pieces of each pane, of all series at a time."""
         if not self._in_pieces:
@@ -355,6 +423,10 @@ class Evaluator:
                 self._put_together()
                 for key in sorted(self._series[surface.name]):
                     self._decide_series(surface, key, time, decisions)
+            has_moved = time.watermark > BEGINNING and time != self._decided.get(surface.name)
+            if has_moved and self._of_deploys[surface.name]:
+                for key in sorted(self._series[surface.name]):
+                    self._decide_deploys(surface, key, time, decisions)
             self._decided[surface.name] = time
         return decisions
 
@@ -370,7 +442,7 @@ class Evaluator:
         series = self._series[surface.name][key]
         for rule in self._about[key.kind]:
             known, progress = self._known[rule.name], series.progress.get(rule.name)
-            if known.begin is None or progress is None:
+            if known.begin is None or progress is None or rule.deploys is not None:
                 continue
             panes = series.panes.get(rule.every) or Panes()
             walk = self._walk(rule, progress, panes, time, known.begin)
@@ -388,24 +460,61 @@ class Evaluator:
         first = min((p.time.first for p in partitions if p.time.first is not None), default=None)
         return AbsenceWalk(rule, progress, panes, time, begin, first)
 
+    def _decide_deploys(self, surface: Surface, key: SeriesKey, time: SourceTime, decisions: Decisions) -> None:
+        series = self._series[surface.name][key]
+        events = self._taken(series, time.complete)
+        joined: set[int] = set()
+        for rule in self._of_deploys[surface.name]:
+            known, progress = self._known[rule.name], series.progress.get(rule.name)
+            if progress is None:
+                continue
+            since = NEVER if known.begin is None else max(known.begin, time.covered)
+            walk = DeployWalk(rule, progress, series.groups[rule.name], since)
+            joined.update(place for place, event in enumerate(events) if walk.take(event))
+            walk.pass_time(time.watermark)
+            if walk.is_touched:
+                self._changed_progress.add(ProgressId(key, rule.name))
+            self._changed_groups.update(GroupId(key, rule.name, *deploy) for deploy in walk.changed)
+            decisions.verdicts += [(rule, key, window) for window in walk.decided]
+            decisions.transitions += [_transition(rule, surface, key, turn) for turn in walk.turns]
+        if len(joined) < len(events):
+            self.tallies["late", surface.name] += len(events) - len(joined)
+        self._drop_if_idle(key, series)
+
+    def _taken(self, series: _Series, complete: EpochUs) -> list[RunEvent]:
+        """The events before `complete` in the order (time, partition, offset): they wait no longer."""
+        taken: list[tuple[EpochUs, int, RunEvent]] = []
+        for place, events in list(series.waiting.items()):
+            ripe = [event for event in events if event.time < complete]
+            if not ripe:
+                continue
+            taken += [(event.time, place.partition, event) for event in ripe]
+            self._changed_waiting.add(place)
+            series.waiting[place] = [event for event in events if event.time >= complete]
+            if not series.waiting[place]:
+                del series.waiting[place]
+        # Those of one record stay as they stand in it: the sort is stable, and a record is in one partial.
+        return [event for *_, event in sorted(taken, key=lambda each: (each[0], each[1], each[2].offset))]
+
     def _prune(self, key: SeriesKey, series: _Series, time: SourceTime) -> None:
         """Drop the panes that no window will ask for, and what waits for no event when nothing else is left."""
         for step, panes in series.panes.items():
             needed = self._needed_from(key, series, step, time)
             self._changed_panes.update(PaneId(key, step, slot) for slot in panes.drop(needed // step))
             panes.complete(time.watermark // step)
-        if not any(series.panes.values()):
-            self._let_go(key, series)
+        self._drop_if_idle(key, series)
 
-    def _let_go(self, key: SeriesKey, series: _Series) -> None:
-        names = [
-            rule.name for rule in self._about[key.kind] if not rule.is_about_absence and rule.name in series.progress
-        ]
-        if any(series.progress[name].next_end is not None for name in names):
+    def _drop_if_idle(self, key: SeriesKey, series: _Series) -> None:
+        """Let go of everything but what waits for an event that may never come, once nothing is left of the rest."""
+        if series.waiting or any(series.groups.values()) or any(series.panes.values()):
             return
-        for name in names:
+        about = self._about[key.kind]
+        let_go = [rule.name for rule in about if not rule.is_about_absence and rule.name in series.progress]
+        if any(series.progress[name].next_end is not None for name in let_go):
+            return
+        for name in let_go:
             del series.progress[name]
-        self._changed_progress.update(ProgressId(key, name) for name in names)
+        self._changed_progress.update(ProgressId(key, name) for name in let_go)
         if not series.progress:
             del self._series[key.surface][key]
 
@@ -414,7 +523,7 @@ class Evaluator:
         needed = [time.watermark]
         for rule in self._about[key.kind]:
             progress = series.progress.get(rule.name)
-            if rule.every == step and progress is not None and progress.next_end is not None:
+            if rule.grid == step and progress is not None and progress.next_end is not None:
                 needed.append(EpochUs(progress.next_end - rule.window))
         return EpochUs(min(needed))
 
@@ -423,8 +532,12 @@ class Evaluator:
     def changes(self) -> Changes:
         """What changed since the last call."""
         self._put_together()
-        changes = Changes(sorted(self._changed_panes), sorted(self._changed_progress))
+        changes = Changes(
+            sorted(self._changed_panes), sorted(self._changed_progress), sorted(self._changed_waiting),
+            sorted(self._changed_groups),
+        )  # fmt: skip
         self._changed_panes, self._changed_progress = set(), set()
+        self._changed_waiting, self._changed_groups = set(), set()
         return changes
 
     def pane(self, place: PaneId) -> Packed | None:
@@ -437,6 +550,18 @@ class Evaluator:
         """The progress of an alert over a series, None when it was forgotten."""
         series = self._series.get(place.series.surface, {}).get(place.series)
         return None if series is None else series.progress.get(place.rule)
+
+    def waiting(self, place: WaitingId) -> tuple[RunEvent, ...] | None:
+        """The run events at `place` that are not taken yet, None when all are."""
+        series = self._series.get(place.series.surface, {}).get(place.series)
+        return None if series is None or place not in series.waiting else tuple(series.waiting[place])
+
+    def group(self, place: GroupId) -> StoredGroup | None:
+        """The run group at `place`, None when it was forgotten."""
+        series = self._series.get(place.series.surface, {}).get(place.series)
+        groups = None if series is None else series.groups.get(place.rule)
+        deploy = Deploy(place.context, place.deploy)
+        return None if groups is None else groups.stored(deploy)
 
     def totals(self, key: SeriesKey) -> Totals:
         """The events of a series by outcome."""
@@ -458,6 +583,10 @@ class Evaluator:
     def rules(self) -> dict[str, KnownRule]:
         """Every rule as judged now."""
         return self._known
+
+
+def _glance_of(event: RunEvent) -> Glance:
+    return Glance(event.time, 1, int(event.failed != UNKNOWN), int(event.failed == FAILED))
 
 
 def _count(totals: Totals, events: Glance) -> None:

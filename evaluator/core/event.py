@@ -28,11 +28,19 @@ GOOD, FAILED, UNKNOWN = 0, 1, 2
 """The codes of the column `EventBatch.failed`."""
 
 NO_LATENCY = -1
+NO_SCORE = -1
 UNMATCHED = -1
 OVERFLOW = "__overflow__"
 """Stands for a `group_by` value that is too long, and for every value past `max_series`."""
 
 MAX_LATENCY = DurationUs(10**15)
+
+SCORE_UNIT = 10**6
+"""Scores lie in [0, 1] and are kept as integers of 10^-6."""
+
+MAIN = "main"
+"""The context of an event that names none."""
+
 MAX_GROUP_VALUE = 1024
 MAX_TEXT = 256
 """Bytes of trace_id, id, deploy and context that are kept; text of payloads is cut where it enters."""
@@ -71,6 +79,14 @@ def listed(texts: Sequence[str]) -> Picked:
     return lambda events: [texts[event] for event in events]
 
 
+class RunColumns(NamedTuple):
+    """What only run groups ask for: scores in 10^-6 (NO_SCORE: none), deploys ("": none) and contexts (MAIN: none)."""
+
+    score: Int64s
+    deploy: Sequence[str]
+    context: Sequence[str]
+
+
 @dataclass(slots=True)
 class EventBatch:
     """The accepted events of a run of records of one partition, in log order.
@@ -79,7 +95,7 @@ class EventBatch:
     times are int64; `failed` holds GOOD, FAILED or UNKNOWN; `latency` is in microseconds, NO_LATENCY
     where there is none; `weight` is None where every weight is 1; `series` indexes the `SeriesTable`
     that the batch was decoded against, UNMATCHED where no surface matched; `trace_ids` gives those of some events.
-    `held` is about how many bytes `trace_ids` keeps in memory.
+    `held` is about how many bytes `trace_ids` keeps in memory. `runs` is there where a rule judges run groups.
     """
 
     offset: Int64s
@@ -90,6 +106,7 @@ class EventBatch:
     trace_ids: Picked
     weight: Int64s | None = None
     held: int = 0
+    runs: RunColumns | None = None
 
     def __len__(self) -> int:
         """How many events there are."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from evaluator.core.event import DurationUs, EpochUs, SeriesKey, shard_of
 from evaluator.core.packed import Packed
+from evaluator.core.runs import RunEvent
 from evaluator.core.watermark import PartitionTime
 
 
@@ -65,7 +66,8 @@ class Partial:
     pane filled under an earlier configuration (None: there was none). `idle_advances` and
     `future_rejections` are what a clock decided. `counted` are the thresholds that
     each pane width of a surface counts. `appended` is when the records that moved the watermark past a window
-    end were appended (None: none did); it decides nothing. `runs` will hold the events of run groups.
+    end were appended (None: none did); it decides nothing. `runs` are the on-time events of series that are judged
+    by run groups, in log order.
     """
 
     source: str
@@ -86,12 +88,15 @@ class Partial:
     future_rejections: tuple[FutureRejection, ...] = ()
     counted: dict[str, dict[DurationUs, tuple[int, ...]]] = field(default_factory=dict)
     cells: tuple[tuple[SeriesKey, tuple[Cell, ...]], ...] = ()
-    runs: tuple[()] = ()
+    runs: tuple[tuple[SeriesKey, tuple[RunEvent, ...]], ...] = ()
     appended: EpochUs | None = None
 
     def split(self, shards: int) -> list[Partial]:
-        """One partial per shard, each with the cells of the series that it owns."""
+        """One partial per shard, each with the cells and runs of the series that it owns."""
         cells: list[list[tuple[SeriesKey, tuple[Cell, ...]]]] = [[] for _ in range(shards)]
         for key, of_series in self.cells:
             cells[shard_of(key, shards)].append((key, of_series))
-        return [replace(self, cells=tuple(of_shard)) for of_shard in cells]
+        runs: list[list[tuple[SeriesKey, tuple[RunEvent, ...]]]] = [[] for _ in range(shards)]
+        for key, events in self.runs:
+            runs[shard_of(key, shards)].append((key, events))
+        return [replace(self, cells=tuple(a), runs=tuple(b)) for a, b in zip(cells, runs, strict=True)]

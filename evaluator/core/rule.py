@@ -56,12 +56,29 @@ class Slo:
 
 
 @dataclass(frozen=True, slots=True)
+class Deploys:
+    """How the events of a deploy become a group (`window: deploy`).
+
+    A group closes with its `runs`-th event (None: however many there are), or `settle` after its last one. A drop is
+    measured from the last `baseline` groups of `baseline_context`. Groups of other contexts than `contexts` are judged
+    and shown and change no streak.
+    """
+
+    settle: DurationUs
+    runs: int | None = None
+    baseline: int = 5
+    contexts: tuple[str, ...] = ("main",)
+    baseline_context: str = "main"
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One alert: conditions over a window, and how many of them make a page.
 
     `window` is a multiple of `every`. `required` breaches among the last `among` windows fire;
     `among` is None where they must be consecutive. Durations are in microseconds. `definition` is a
-    hash over everything that may change a verdict or the identity of the alert.
+    hash over everything that may change a verdict or the identity of the alert. With `deploys` its windows are run
+    groups, `window` and `every` are how long such a group settles, and no grid is made of them.
     """
 
     name: str
@@ -84,6 +101,18 @@ class Rule:
     low_traffic: Policy = Policy.HOLD
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    deploys: Deploys | None = None
+
+    @property
+    def grid(self) -> DurationUs | None:
+        """The step from one end of a window to the next; None where deploys end them."""
+        return self.every if self.deploys is None else None
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The latency thresholds that its conditions count, ascending."""
+        counted = (condition.counted() for condition in self.conditions)
+        return tuple(sorted({threshold for threshold in counted if threshold is not None}))
 
     @property
     def is_about_absence(self) -> bool:
@@ -136,11 +165,20 @@ class RuleSet:
                 found[name, 0] = about_whole
         return found
 
+    def grids_of(self, source: str) -> frozenset[DurationUs]:
+        """The steps of all rules about a source."""
+        grids = (rule.grid for rule in self.rules.values() if self.surfaces[rule.surface].source == source)
+        return frozenset(grid for grid in grids if grid is not None)
+
+    def deploy_rules_of(self, surface: str) -> tuple[Rule, ...]:
+        """The rules about the run groups of one surface, in config order."""
+        return tuple(rule for rule in self.rules_of(surface) if rule.deploys is not None)
+
 
 def steps_of(rules: Iterable[Rule]) -> dict[DurationUs, tuple[int, ...]]:
     """For each pane width that the rules need, the latency thresholds to count, ascending."""
     steps: dict[DurationUs, set[int]] = {}
     for rule in rules:
-        counted = (condition.counted() for condition in rule.conditions)
-        steps.setdefault(rule.every, set()).update(t for t in counted if t is not None)
+        if rule.grid is not None:
+            steps.setdefault(rule.grid, set()).update(rule.counted)
     return {step: tuple(sorted(steps[step])) for step in sorted(steps)}

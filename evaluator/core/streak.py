@@ -170,6 +170,7 @@ _TABLE = {
     (Phase.FIRING, Effect.BREACH): _still_bad,
     (Phase.FIRING, Effect.OK): _clear,
     (Phase.FIRING, Effect.HELD): _expire,
+    **{(phase, Effect.SHOWN): _stay for phase in Phase},
 }
 
 

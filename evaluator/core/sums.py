@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,11 +20,23 @@ if TYPE_CHECKING:
     from evaluator.core.event import DurationUs
 
 
+class Scored(NamedTuple):
+    """The scores of a run group, in 10^-6: how many, their median, and what a drop is measured from."""
+
+    size: int = 0
+    value: int | None = None
+    base: int | None = None
+
+
+UNSCORED = Scored()
+
+
 @dataclass(slots=True)
 class Sums:
     """The counts of a window; `raw` is None while every weight was 1. `panes` are what was added up.
 
     `newest` is the newest event up to its end, and `silence` how old that is at its end: for `expect_every` only.
+    Only run groups have scores.
     """
 
     weighted: Counts
@@ -34,6 +46,7 @@ class Sums:
     panes: Sequence[bytes] = ()
     newest: int = 0
     silence: int = 0
+    scored: Scored = UNSCORED
 
     @property
     def events(self) -> Counts:

@@ -16,7 +16,7 @@ from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.condition import RATIOS, UNSAMPLED, Condition, Kind, Op
-from evaluator.core.event import EpochUs
+from evaluator.core.event import SCORE_UNIT, EpochUs
 from evaluator.core.pane import CARRY_BITS
 from evaluator.core.rule import Policy
 
@@ -36,11 +36,15 @@ class Verdict(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a window does to the streak: the verdict after the rule's policies."""
+    """What a window does to the streak: the verdict after the rule's policies.
+
+    SHOWN: nothing, it is a run group of a context that the rule does not count.
+    """
 
     BREACH = "breach"
     OK = "ok"
     HELD = "held"
+    SHOWN = "shown"
 
 
 class Value(NamedTuple):
@@ -66,7 +70,10 @@ class Value(NamedTuple):
 
 
 class Window(NamedTuple):
-    """One decided window, or a run of `length` equal ones of which `until` is the last end."""
+    """One decided window, or a run of `length` equal ones of which `until` is the last end.
+
+    A run group is a window too, of `deploy` and `context`, from its first event to its last.
+    """
 
     start: EpochUs
     end: EpochUs
@@ -78,6 +85,8 @@ class Window(NamedTuple):
     bad: int
     length: int = 1
     until: EpochUs | None = None
+    deploy: str | None = None
+    context: str | None = None
 
     @property
     def last_end(self) -> EpochUs:
@@ -109,10 +118,10 @@ def judge(rule: Rule, start: EpochUs, end: EpochUs, sums: Sums) -> Window:
 def _without_breach(rule: Rule, sums: Sums, *, holds: bool) -> Verdict:
     """The verdict where no condition that holds is proven; `holds`: whether one does."""
     measured = [c for c in rule.conditions if c.kind is not Kind.REQUEST_COUNT]
-    if measured and all(sample(c, sums.weighted) == 0 for c in measured):
+    if measured and all(sample(c, sums.weighted, sums) == 0 for c in measured):
         return Verdict.NO_DATA
     sampled = [c for c in rule.conditions if c.kind not in UNSAMPLED]
-    if holds or (sampled and all(sample(c, sums.events) < min_samples(rule, c) for c in sampled)):
+    if holds or (sampled and all(sample(c, sums.events, sums) < min_samples(rule, c) for c in sampled)):
         return Verdict.INSUFFICIENT
     return Verdict.OK
 
@@ -133,8 +142,8 @@ def _effect(rule: Rule, verdict: Verdict, *, holds: bool) -> Effect:
 _POLICY = {Policy.HOLD: Effect.HELD, Policy.OK: Effect.OK, Policy.BREACH: Effect.BREACH}
 
 
-def sample(condition: Condition, counts: Counts) -> int:
-    """How many events the condition measures."""
+def sample(condition: Condition, counts: Counts, sums: Sums) -> int:
+    """How many events the condition measures: of `counts`, or scores."""
     match condition.kind:
         case Kind.ERROR_RATIO | Kind.ERROR_COUNT:
             return counts.known
@@ -144,11 +153,15 @@ def sample(condition: Condition, counts: Counts) -> int:
             return counts.lat_n
         case Kind.SILENCE:
             return 1  # the newest event, whenever that was
+        case Kind.SCORE:
+            return sums.scored.size
+        case Kind.SCORE_DROP:
+            return 0 if sums.scored.base is None else sums.scored.size
 
 
 def is_true(condition: Condition, counts: Counts, sums: Sums, missing: int = 0) -> bool:
     """Whether the condition holds on `counts`, had there been `missing` more good events."""
-    if sample(condition, counts) == 0 and condition.kind is not Kind.REQUEST_COUNT:
+    if sample(condition, counts, sums) == 0 and condition.kind is not Kind.REQUEST_COUNT:
         return False
     if not condition.is_upper:
         return not _exceeds(condition, counts, sums, missing, strict=condition.op is Op.LE)
@@ -178,7 +191,21 @@ def _exceeds(condition: Condition, counts: Counts, sums: Sums, missing: int, *, 
             left, right = sums.lat_max, int(t)
         case Kind.SILENCE:
             left, right = sums.silence, int(t)
+        case Kind.SCORE | Kind.SCORE_DROP:
+            value, whole = _score(condition, sums)
+            left, right = value * t.denominator, t.numerator * whole
     return left > right if strict else left >= right
+
+
+def _score(condition: Condition, sums: Sums) -> tuple[int, int]:
+    """Numerator and denominator of a score or a drop, of which there is a sample."""
+    value, base = sums.scored.value, sums.scored.base
+    assert value is not None
+    if condition.kind is Kind.SCORE:
+        return value, SCORE_UNIT
+    assert base is not None
+    # From nothing nothing drops.
+    return (base - value, base) if base else (0, 1)
 
 
 def rank(q: Fraction, size: int) -> int:
@@ -197,12 +224,12 @@ def has_evidence(rule: Rule, condition: Condition, sums: Sums) -> bool:
     if condition.kind in UNSAMPLED:
         return True
     events, needed = sums.events, min_samples(rule, condition)
-    padded = condition.is_upper and condition.kind is not Kind.MEAN and condition.kind is not Kind.MAX
+    padded = condition.is_upper and (condition.kind is Kind.QUANTILE or condition.kind in RATIOS)
     if not padded:
-        return sample(condition, events) >= needed
+        return sample(condition, events, sums) >= needed
     if condition.kind in RATIOS and _failed(condition, events) < rule.min_bad:
         return False
-    return is_true(condition, events, sums, missing=max(0, needed - sample(condition, events)))
+    return is_true(condition, events, sums, missing=max(0, needed - sample(condition, events, sums)))
 
 
 def _failed(condition: Condition, counts: Counts) -> int:
@@ -232,7 +259,7 @@ def measure(condition: Condition, sums: Sums) -> Value:
     """The value that a reader is shown."""
     counts = sums.weighted
     measured: tuple[int, int] | None = None
-    if sample(condition, counts) > 0 or condition.kind is Kind.REQUEST_COUNT:
+    if sample(condition, counts, sums) > 0 or condition.kind is Kind.REQUEST_COUNT:
         measured = _measured(condition, counts, sums)
     is_latency, is_estimate = condition.kind in _IN_MICROSECONDS, condition.kind is Kind.QUANTILE
     if measured is None:
@@ -263,3 +290,5 @@ def _measured(condition: Condition, counts: Counts, sums: Sums) -> tuple[int, in
         case Kind.QUANTILE:
             estimate = sums.quantile(condition.q or Fraction(0))
             return None if estimate is None else (estimate, 1)
+        case Kind.SCORE | Kind.SCORE_DROP:
+            return _score(condition, sums)

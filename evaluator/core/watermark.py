@@ -24,12 +24,14 @@ class PartitionTime:
 
     `covered` is the moment from which everything was read: BEGINNING where reading began at offset 0, None
     while it began later and nothing was accepted since. `first` is None until an event was accepted. Where a
-    clock had moved the watermark before, it is not before that: others may have decided up to there.
+    clock had moved the watermark before, it is not before that: others may have decided up to there. `is_over` says
+    that there will never be more: even what is exactly as old as the watermark is complete.
     """
 
     watermark: EpochUs = BEGINNING
     covered: EpochUs | None = BEGINNING
     first: EpochUs | None = None
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,12 @@ class SourceTime:
 
     watermark: EpochUs = BEGINNING
     covered: EpochUs = BEGINNING
+    is_over: bool = False
+
+    @property
+    def complete(self) -> EpochUs:
+        """No event before this moment will come. One exactly at the watermark may, until the input is over."""
+        return EpochUs(self.watermark + self.is_over)
 
 
 def combine(partitions: dict[int, PartitionTime], count: int, before: SourceTime) -> SourceTime:
@@ -49,4 +57,5 @@ def combine(partitions: dict[int, PartitionTime], count: int, before: SourceTime
         return before
     watermark = min(time.watermark for time in partitions.values())
     covered = max((time.covered for time in partitions.values() if time.covered is not None), default=BEGINNING)
-    return SourceTime(EpochUs(max(watermark, before.watermark)), EpochUs(max(covered, before.covered)))
+    is_over = all(time.is_over for time in partitions.values())
+    return SourceTime(EpochUs(max(watermark, before.watermark)), EpochUs(max(covered, before.covered)), is_over)

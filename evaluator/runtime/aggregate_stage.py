@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 
 from evaluator.core.aggregate import Aggregator
-from evaluator.core.event import SECOND, EpochUs
+from evaluator.core.event import MINUTE, SECOND, EpochUs
 from evaluator.core.partial import FutureRejection, IdleAdvance
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
@@ -93,7 +93,9 @@ class AggregateStage:
         self._codecs, self._original_count = codecs, original
         self._original = 0
         self._decoder = SourceDecoder(config.sources[source])
-        self._steps = sorted({rule.every for rule in config.rules.rules.values() if self._is_ours(rule.surface)})
+        ours = [rule for rule in config.rules.rules.values() if self._is_ours(rule.surface)]
+        # Deploys have no grid; their shards are told often enough that nobody notices.
+        self._steps = sorted({MINUTE if rule.deploys is not None else rule.every for rule in ours})
         self._aggregator = self._fresh(partitions, 0)
         self._progress: SourceProgress | None = None
         self._idle_advances = [d for d in decisions if isinstance(d, IdleAdvance)]
@@ -307,7 +309,7 @@ class AggregateStage:
 
     def finish(self, until: EpochUs) -> None:
         """The input ended: its watermark moves to `until` (docs/semantics.md, 13)."""
-        self._aggregator.idle(until)
+        self._aggregator.end(until)
 
     @property
     def newest(self) -> EpochUs | None:
@@ -334,6 +336,8 @@ class AggregateStage:
         progress = self._progress
         if progress is None or progress.config != self._rules.hash or self._compares_clocks(now):
             return True
+        if self._aggregator.time.is_over and not progress.time.is_over:
+            return True
         return self._aggregator.next_offset > progress.next_offset or self._passed_a_window_end(self._announced)
 
     def _compares_clocks(self, now: EpochUs) -> bool:
@@ -354,7 +358,8 @@ class AggregateStage:
         if before is None:
             return self._genesis()
         new_config = before.config != self._rules.hash
-        everywhere = self._announce or new_config or self._passed_a_window_end(self._announced)
+        is_news = new_config or self._aggregator.time.is_over
+        everywhere = self._announce or is_news or self._passed_a_window_end(self._announced)
         sent = dict(before.sent)
         partial = replace(
             self._aggregator.take(), sequence=before.sequence + 1, since=self._since(before), appended=self._ripened_at,
@@ -366,7 +371,7 @@ class AggregateStage:
         self._aggregator.tallies.clear()
         decides = bool(partial.idle_advances or partial.future_rejections)
         of_shards = list(enumerate(partial.split(self._shards)))
-        told = [(shard, of_shard) for shard, of_shard in of_shards if everywhere or of_shard.cells]
+        told = [(shard, of_shard) for shard, of_shard in of_shards if everywhere or of_shard.cells or of_shard.runs]
         if decides and not told:
             told = of_shards[:1]  # what a clock decided is in the log, whoever needs it or not
         records = [record for shard, of_shard in told for record in self._partials(shard, of_shard, sent)]

@@ -11,7 +11,7 @@ from evaluator.core import blind
 from evaluator.core.alert import key_of
 from evaluator.core.blind import Blindness, Telling
 from evaluator.core.decide import Progress
-from evaluator.core.evaluate import Decisions, Evaluator, KnownRule, PaneId, Totals
+from evaluator.core.evaluate import Decisions, Evaluator, GroupId, KnownRule, PaneId, ProgressId, Totals, WaitingId
 from evaluator.core.event import EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from evaluator.core.alert import Transition
-    from evaluator.core.evaluate import Changes, ProgressId, SourceState
+    from evaluator.core.evaluate import Changes, SourceState
     from evaluator.core.partial import Partial
     from evaluator.core.rule import RuleSet
     from evaluator.runtime.log.port import Fetched
@@ -99,7 +99,7 @@ class EvaluateStage:
         self._phase = phase_of(self.input, publishing.state_interval)
         self._merged_bytes = 0
         # What is to be written anew, since it is stored with another schema than the one that is written now.
-        self._former: list[PaneId | ProgressId] = []
+        self._former: list[state_wire.Place] = []
         self._is_meta_former = False
 
     @property
@@ -302,16 +302,22 @@ class EvaluateStage:
 
     def _state(self, changes: Changes) -> Iterator[Outgoing]:
         again, self._former = self._former[-REWRITTEN_AT_ONCE:], self._former[:-REWRITTEN_AT_ONCE]
-        for place in dict.fromkeys([*changes.panes, *changes.progress, *again]):
+        places: list[state_wire.Place] = [*changes.panes, *changes.progress, *changes.waiting, *changes.groups]
+        for place in dict.fromkeys(places + again):
             yield self._state_record(place)
 
-    def _state_record(self, place: PaneId | ProgressId) -> Outgoing:
+    def _state_record(self, place: state_wire.Place) -> Outgoing:
         codecs = self._codecs.state
-        if isinstance(place, PaneId):
-            key, value = state_wire.pane_record(place, self._evaluator.pane(place), codecs)
-        else:
-            totals = self._evaluator.totals(place.series) if place.series.surface in self._rules.surfaces else None
-            key, value = state_wire.progress_record(place, self._evaluator.progress(place), totals, codecs)
+        match place:
+            case PaneId():
+                key, value = state_wire.pane_record(place, self._evaluator.pane(place), codecs)
+            case WaitingId():
+                key, value = state_wire.waiting_record(place, self._evaluator.waiting(place), codecs)
+            case GroupId():
+                key, value = state_wire.group_record(place, self._evaluator.group(place), codecs)
+            case ProgressId():
+                totals = self._evaluator.totals(place.series) if place.series.surface in self._rules.surfaces else None
+                key, value = state_wire.progress_record(place, self._evaluator.progress(place), totals, codecs)
         return Outgoing(self.own.topic, key, value, self.own.index)
 
     def committed(self, now: EpochUs) -> None:

@@ -218,8 +218,8 @@ class _Verdicts:
         return [dumps(window) for window in sorted(windows, key=lambda w: (w["end"], w["key"]))]
 
 
-_SAME = ("verdict", "held", "breached", "values", "n", "bad")
+_SAME = ("verdict", "held", "breached", "values", "n", "bad", "deploy", "context")
 
 
 def _continues(run: dict[str, Any], window: dict[str, Any]) -> bool:
-    return (window["n"] == 0 or window["held"]) and all(run[field] == window[field] for field in _SAME)
+    return (window["n"] == 0 or window["held"]) and all(run.get(field) == window.get(field) for field in _SAME)

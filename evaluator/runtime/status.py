@@ -45,6 +45,8 @@ class WindowStatus(msgspec.Struct, frozen=True, kw_only=True):
     bad: int = 0
     count: int = 1
     until: str | None = None
+    deploy: str | None = None
+    context: str | None = None
 
     @property
     def last_end(self) -> str:

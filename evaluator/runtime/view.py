@@ -11,12 +11,15 @@ from bisect import insort
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from evaluator.core.alert import fingerprint, key_of, labels_of
 from evaluator.core.blind import overdue
 from evaluator.core.event import EpochUs, SeriesKey
 from evaluator.runtime.status import Alert, RuleStatus, Status, moment, read_alert, read_status
-from evaluator.wire.config.duration import format_duration, parse_duration
+from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.config.finding import Refused
+from evaluator.wire.record import rule_record
 
 if TYPE_CHECKING:
     from evaluator.core.rule import Rule, RuleSet, Surface
@@ -126,7 +129,7 @@ class View:
     def _every(self, status: Status) -> int | None:
         rule = self.rules.rules.get(status.alertname)
         if rule is not None:
-            return rule.every
+            return rule.grid
         try:
             return parse_duration(status.rule.every) or None
         except Refused:
@@ -164,8 +167,7 @@ class View:
 
     def _source(self, name: str, now: EpochUs) -> SourceView:
         watermark = self.watermark(name)
-        steps = {r.every for r in self.rules.rules.values() if self.rules.surfaces[r.surface].source == name}
-        blind = overdue(steps, watermark, self._since, self.rules, now) is not None
+        blind = overdue(self.rules.grids_of(name), watermark, self._since, self.rules, now) is not None
         return SourceView(name, watermark, None if watermark is None else now - watermark, blind)
 
     def _live(self, known: _Known, now: EpochUs) -> SeriesView:
@@ -200,15 +202,10 @@ def _unseen(rule: Rule, surface: Surface) -> _Known:
     """What stands for a rule of which no series is known: nothing was ever measured."""
     series = SeriesKey(surface.name, () if rule.is_about_absence else ("",) * len(surface.group_by))
     labels = labels_of(rule, surface, series)
-    count = {"consecutive": rule.required} if rule.among is None else {}
     status = Status(
         key=key_of(rule, surface, series).removesuffix("{}"), alertname=rule.name, surface=surface.name,
         severity=rule.severity, slo=rule.slo, labels=labels, required=rule.required, data=Data.WAITING,
-        rule=RuleStatus(
-            when=tuple(condition.text for condition in rule.conditions), window=format_duration(rule.window),
-            every=format_duration(rule.every), m_of_n=None if rule.among is None else (rule.required, rule.among),
-            **count,
-        ),
+        rule=msgspec.convert(rule_record(rule), RuleStatus),
         source=surface.source, owners=surface.owners, annotations=dict(rule.annotations),
     )  # fmt: skip
-    return _known(status, rule.every)
+    return _known(status, rule.grid)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluator.core.event import MAX_LATENCY, MAX_TEXT, NO_LATENCY
+from evaluator.core.event import MAX_LATENCY, MAX_TEXT, NO_LATENCY, SCORE_UNIT
 from evaluator.wire.field import cut, text_of
 from evaluator.wire.instant import instant_column
 from evaluator.wire.number import micros, micros_column, number_of
@@ -55,6 +55,11 @@ def weights(column: Column) -> Int64s:
     return np.array([1 if value is None else _weight(value) for value in column], dtype=np.int64)
 
 
+def scores(column: Column) -> Int64s:
+    """Scores in [0, 1] as integers of 10^-6, NO_SCORE (which is ABSENT) or BAD."""
+    return np.array([ABSENT if value is None else _score(value) for value in column], dtype=np.int64)
+
+
 def texts(column: Column) -> list[str]:
     """Text of at most MAX_TEXT bytes, "" where absent."""
     if set(map(type, column)) == {str} and max(map(len, column)) <= MAX_TEXT // 4:  # type: ignore[arg-type]  # strings
@@ -92,6 +97,13 @@ def _duration(value: object, unit: str) -> int:
     number = number_of(value)
     duration = None if number is None else micros(number, unit)
     return duration if duration is not None and 0 <= duration <= MAX_LATENCY else BAD
+
+
+def _score(value: object) -> int:
+    number = number_of(value)
+    # A second has as many microseconds as 1 has parts: scores are rounded as times are.
+    score = None if number is None else micros(number, "s")
+    return score if score is not None and 0 <= score <= SCORE_UNIT else BAD
 
 
 def _weight(value: object) -> int:

@@ -4,7 +4,7 @@ What happens to an event, in this order; each step sees only what the one before
 
     read     the format's rows                      rejected: not_json, wrong_shape, too_large, ...
     where    the source's filter                    skipped
-    values   time and weight                        rejected: missing_time, bad_value
+    values   time, weight and score                 rejected: missing_time, bad_value
     guard    not later than record or clock allow   rejected: future
     dedup    not seen in the last R offsets         dropped, counted
     columns  latency, failed, series                accepted; trace ids are read when they are asked for
@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, EventBatch, Int64s, Picked, listed
+from evaluator.core.event import (
+    FAILED,
+    GOOD,
+    MAIN,
+    NO_LATENCY,
+    NO_SCORE,
+    UNKNOWN,
+    EventBatch,
+    Int64s,
+    Picked,
+    RunColumns,
+    listed,
+)
 from evaluator.errors import SchemasMissing
 from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
@@ -90,7 +102,7 @@ class _Events:
     """Those that are still in: a column of values for each field, the record of each event, its index in it.
 
     `kinds` are the types of each column, None where they are not known.
-    `time` and `weight` hold nothing before the step `values`.
+    `time`, `weight` and `score` hold nothing before the step `values`.
     """
 
     columns: list[Column]
@@ -99,6 +111,7 @@ class _Events:
     index: Int64s
     time: Int64s
     weight: Int64s | None = None
+    score: Int64s | None = None
 
     def __len__(self) -> int:
         return len(self.position)
@@ -110,7 +123,8 @@ class _Events:
         chosen = np.flatnonzero(kept).tolist()
         columns: list[Column] = [[values[event] for event in chosen] for values in self.columns]
         weight = None if self.weight is None else self.weight[kept]
-        return _Events(columns, self.kinds, self.position[kept], self.index[kept], self.time[kept], weight)
+        score = None if self.score is None else self.score[kept]
+        return _Events(columns, self.kinds, self.position[kept], self.index[kept], self.time[kept], weight, score)
 
 
 class SourceDecoder:
@@ -150,6 +164,7 @@ class SourceDecoder:
         paths: list[str | None] = [self._time, fields.weight, None if fields.trace_id == but else fields.trace_id]
         paths += [latency.from_, latency.to] if isinstance(latency, LatencySpan) else [latency]
         paths += [fields.id] if self._dedup is not None else []
+        paths += [fields.score, *((fields.deploy, fields.context) if self._source.deploying else ())]
         for matcher in (self._source.where, fields.failed):
             paths += [] if matcher is None else matcher.fields
         paths += self._classifier.fields
@@ -182,15 +197,17 @@ class SourceDecoder:
         kinds = self._kinds(events, fields)
         trace_ids, held = self._trace_ids(events, records)
         classes = self._classifier.classify(self._values(events, fields), len(events), table, kinds)
+        failed = self._outcomes(events)
         batch = EventBatch(
             offset=records.offsets[events.position],
             time=events.time,
-            failed=self._outcomes(events),
+            failed=failed,
             latency=np.where(bad, NO_LATENCY, latency),
             series=classes.series,
             trace_ids=trace_ids,
             weight=events.weight,
             held=held,
+            runs=self._runs(events, failed),
         )
         return Decoded(
             batch,
@@ -266,13 +283,16 @@ class SourceDecoder:
         return events.only(passes)
 
     def _valued(self, events: _Events, records: Records, outcome: _Outcome) -> _Events:
-        """Events with their time and weight; those that lack a time or have a wrong value are rejected."""
+        """Events with their time, weight and score; those that lack a time or have a wrong value are rejected."""
         events.time = self._times(events, self._time)
         good = events.time >= 0
         if self._fields.weight is not None:
             weight = column.weights(self._values(events, [self._fields.weight])[0])
             events.weight = None if (weight == 1).all() else weight
             good &= weight > 0
+        if self._fields.score is not None:
+            events.score = column.scores(self._values(events, [self._fields.score])[0])
+            good &= events.score != column.BAD
         for event in np.flatnonzero(~good).tolist():
             outcome.faults.add(*_place(events, event, records), self._fault(events, event))
         return events.only(good)
@@ -280,10 +300,16 @@ class SourceDecoder:
     def _fault(self, events: _Events, event: int) -> Fault:
         if events.time[event] == column.ABSENT:
             return Fault(Reason.MISSING_TIME, f"{self._time} is missing")
-        path = self._time if events.time[event] == column.BAD else self._fields.weight
-        value = events.columns[self._column[path or self._time]][event]
-        detail = f"{path} is {shown(value)}, no {'time' if path == self._time else 'weight'}"
-        return Fault(Reason.BAD_VALUE, detail)
+        path, what = self._wrong(events, event)
+        return Fault(Reason.BAD_VALUE, f"{path} is {shown(events.columns[self._column[path]][event])}, no {what}")
+
+    def _wrong(self, events: _Events, event: int) -> tuple[str, str]:
+        """The field whose value is wrong, and what it is not."""
+        if events.time[event] == column.BAD:
+            return self._time, "time"
+        if events.score is not None and events.score[event] == column.BAD:
+            return self._fields.score or "", "score from 0 to 1"
+        return self._fields.weight or "", "weight"
 
     def _times(self, events: _Events, path: str) -> Int64s:
         unit = "ms" if path == RECORD_TIMESTAMP else self._fields.time_unit
@@ -342,6 +368,16 @@ class SourceDecoder:
             self._failed.clear()
         answers = self._failed.column(self._values(events, test.fields), self._kinds(events, test.fields))
         return np.array(answers, dtype=np.int8)
+
+    def _runs(self, events: _Events, failed: Int8s) -> RunColumns | None:
+        """What run groups are made of. A run that failed has no score, whatever the payload says."""
+        if not self._source.deploying:
+            return None
+        score = np.full(len(events), NO_SCORE, dtype=np.int64) if events.score is None else events.score
+        contexts = [context or MAIN for context in self._texts(events, self._fields.context)]
+        return RunColumns(
+            np.where(failed == FAILED, NO_SCORE, score), self._texts(events, self._fields.deploy), contexts
+        )
 
     def _trace_ids(self, events: _Events, records: Records) -> tuple[Picked, int]:
         """What gives the trace ids of some of the events, and about how many bytes it holds for that."""

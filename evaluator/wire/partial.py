@@ -36,14 +36,17 @@ def decode(value: bytes, codec: Codec = CODEC) -> Partial:
 
 
 def _pieces(partial: Partial, codec: Codec) -> Iterator[Partial]:
-    """Halve the cells until each piece fits; the decisions travel with the first."""
-    flat = tuple((key, (cell,)) for key, cells in partial.cells for cell in cells)
-    waiting = [replace(partial, cells=flat)]
+    """Halve cells and runs until each piece fits; the decisions travel with the first."""
+    cells = tuple((key, (cell,)) for key, of_series in partial.cells for cell in of_series)
+    runs = tuple((key, (run,)) for key, of_series in partial.runs for run in of_series)
+    waiting = [replace(partial, cells=cells, runs=runs)]
     while waiting:
         piece = waiting.pop()
-        if len(piece.cells) <= 1 or len(codec.encode(piece)) <= PART_LIMIT:
+        if len(piece.cells) + len(piece.runs) <= 1 or len(codec.encode(piece)) <= PART_LIMIT:
             yield piece
             continue
-        middle = len(piece.cells) // 2
-        waiting.append(replace(piece, cells=piece.cells[middle:], idle_advances=(), future_rejections=()))
-        waiting.append(replace(piece, cells=piece.cells[:middle]))
+        # One of each is halved as well: the cell stays behind, the run comes first.
+        cell, run = len(piece.cells) // 2, -(-len(piece.runs) // 2)
+        rest = replace(piece, cells=piece.cells[cell:], runs=piece.runs[run:], idle_advances=(), future_rejections=())
+        waiting.append(rest)
+        waiting.append(replace(piece, cells=piece.cells[:cell], runs=piece.runs[:run]))

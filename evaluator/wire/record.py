@@ -15,7 +15,7 @@ import orjson
 
 from evaluator.core.alert import WINDOWS_SHOWN, Transition, group_labels, key_of, labels_of
 from evaluator.core.condition import Kind, Op
-from evaluator.core.event import NO_LATENCY, EpochUs
+from evaluator.core.event import NO_LATENCY, SECOND, EpochUs
 from evaluator.core.streak import Reason
 from evaluator.core.verdict import Effect, Verdict
 from evaluator.wire.config.duration import format_duration
@@ -156,7 +156,7 @@ def verdict_record(rule: Rule, surface: Surface, series: SeriesKey, window: Wind
         "surface": surface.name,
         "labels": dict(sorted(labels_of(rule, surface, series).items())),
         **window_record(window),
-        "held": window.effect is Effect.HELD,
+        "held": window.effect is Effect.HELD or window.effect is Effect.SHOWN,
     }
 
 
@@ -165,12 +165,13 @@ def rule_record(rule: Rule) -> dict[str, Any]:
     count: dict[str, Any] = (
         {"consecutive": rule.required} if rule.among is None else {"m_of_n": [rule.required, rule.among]}
     )
-    return {
-        "when": [condition.text for condition in rule.conditions],
-        "window": format_duration(rule.window),
-        "every": format_duration(rule.every),
-        **count,
-    }
+    when = [condition.text for condition in rule.conditions]
+    deploys = rule.deploys
+    if deploys is None:
+        return {"when": when, "window": format_duration(rule.window), "every": format_duration(rule.every), **count}
+    runs = {} if deploys.runs is None else {"runs": deploys.runs}
+    ends = {**runs, "settle": format_duration(deploys.settle), "contexts": list(deploys.contexts)}
+    return {"when": when, "window": "deploy", "every": "deploy", **count, **ends}
 
 
 @lru_cache(maxsize=8192)
@@ -189,6 +190,8 @@ def window_record(window: Window) -> Mapping[str, Any]:
         "n": window.n,
         "bad": window.bad,
     }
+    if window.deploy is not None:
+        record |= {"deploy": window.deploy, "context": window.context}
     if window.length > 1:
         record |= {"count": window.length, "until": rfc3339(window.last_end)}
     return record
@@ -231,7 +234,9 @@ def summary(transition: Transition) -> str:
             overdue = f"the window that ended {rfc3339(transition.starts_at)} is overdue by more than"
             return f"{where}: cannot see, {overdue} {format_duration(rule.window)}"
         case Reason.RECOVERED:
-            return f"{where}: {rule.name} recovered after {format_duration(transition.at - transition.starts_at)}"
+            # Runs come at any microsecond, and groups of several contexts in any order.
+            seconds = max(0, transition.at - transition.starts_at) // SECOND
+            return f"{where}: {rule.name} recovered after {format_duration(seconds * SECOND)}"
         case Reason.EXPIRED:
             return f"{where}: {rule.name} expired, its events stopped"
         case Reason.RULE_REMOVED | Reason.RULE_CHANGED:
@@ -245,14 +250,14 @@ def _breach(transition: Transition) -> str:
     by_text = {condition.text: condition for condition in rule.conditions}
     values = {value.name: value for value in window.values}
     texts = [_comparison(by_text[text], values[by_text[text].name]) for text in window.breached] or ["no data"]
-    length = format_duration(rule.window)
+    one, many = f"in a {format_duration(rule.window)} window", f"{format_duration(rule.window)} windows"
+    if rule.deploys is not None:
+        one, many = f"in deploy {window.deploy}", f"deploys, {window.deploy} the last"
     if rule.among is not None:
-        windows = f"in {rule.required} of {rule.among} {length} windows"
+        one = f"in {rule.required} of {rule.among} {many}"
     elif rule.required > 1:
-        windows = f"in {rule.required} consecutive {length} windows"
-    else:
-        windows = f"in a {length} window"
-    return f"{' and '.join(texts)} {windows} ({window.bad} of {window.n} failed in the last)"
+        one = f"in {rule.required} consecutive {many}"
+    return f"{' and '.join(texts)} {one} ({window.bad} of {window.n} failed in the last)"
 
 
 def _absence(rule: Rule, window: Window) -> str:
@@ -264,7 +269,7 @@ def _absence(rule: Rule, window: Window) -> str:
 def _comparison(condition: Condition, value: Value) -> str:
     if value.value is None:
         return condition.text
-    if condition.kind in {Kind.ERROR_RATIO, Kind.SLOW_RATIO}:
+    if condition.kind in {Kind.ERROR_RATIO, Kind.SLOW_RATIO, Kind.SCORE_DROP}:
         shown = percent(value.value)
     elif value.is_latency:
         # A sketch may show a value on the other side of the threshold that was counted exactly.

@@ -38,9 +38,13 @@ def alert_schema() -> dict[str, Any]:
             "bad": _COUNT,
             "count": {"type": "integer", "minimum": 2},
             "until": _TIME,
+            "deploy": _TEXT,
+            "context": _TEXT,
         },
         "count",
         "until",
+        "deploy",
+        "context",
     )
     rule = _record(
         {
@@ -49,9 +53,15 @@ def alert_schema() -> dict[str, Any]:
             "every": _TEXT,
             "consecutive": {"type": "integer", "minimum": 1},
             "m_of_n": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
+            "runs": {"type": "integer", "minimum": 1},
+            "settle": _TEXT,
+            "contexts": _list(_TEXT),
         },
         "consecutive",
         "m_of_n",
+        "runs",
+        "settle",
+        "contexts",
     )
     inputs = _record({"topic": _TEXT, "partition": _COUNT, "from": _COUNT, "to": _COUNT})
     properties = {

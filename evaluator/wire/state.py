@@ -4,6 +4,8 @@
     "m"                              sources, rules, progress in `<app>.partials`
     "p" [series, step, slot]         one pane, while a window may still ask for it
     "a" [series, alert]              one alert's progress over one series
+    "w" [series, partition, begin, part]     run events that came with one partial, until they are taken in order
+    "g" [series, alert, context, deploy]     one run group; a closed one is only a name
 
 What is in brackets is msgpack.
 
@@ -19,9 +21,19 @@ import msgspec
 
 from evaluator.core.blind import Episode
 from evaluator.core.decide import Progress
-from evaluator.core.evaluate import KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals
+from evaluator.core.evaluate import (
+    GroupId,
+    KnownRule,
+    PaneId,
+    ProgressId,
+    Snapshot,
+    SourceState,
+    Totals,
+    WaitingId,
+)
 from evaluator.core.packed import Packed, checked
 from evaluator.core.panes import Sealed
+from evaluator.core.runs import RunEvent, StoredGroup
 from evaluator.errors import StateRefused
 from evaluator.wire.stored import Codec, Form
 
@@ -57,12 +69,24 @@ class StoredProgress:
     totals: Totals
 
 
+Place = PaneId | ProgressId | WaitingId | GroupId
+"""Where something is stored by itself."""
+
+
+def _checked_group(group: StoredGroup) -> StoredGroup:
+    if group.pane is not None:
+        checked(group.pane)
+    return group
+
+
 class StateCodecs(NamedTuple):
     """The codecs of what a shard stores."""
 
     meta: Codec = Codec("state of a shard", 1, Form(Meta))
     pane: Codec = Codec("pane", 1, Form(Packed, checked))
     progress: Codec = Codec("alert progress", 1, Form(StoredProgress))
+    waiting: Codec = Codec("run events", 1, Form(tuple[RunEvent, ...]))
+    group: Codec = Codec("run group", 1, Form(StoredGroup, _checked_group))
 
 
 class Restored(NamedTuple):
@@ -74,7 +98,7 @@ class Restored(NamedTuple):
 
     meta: Meta | None = None
     snapshot: Snapshot | None = None
-    former: tuple[PaneId | ProgressId, ...] = ()
+    former: tuple[Place, ...] = ()
     is_meta_former: bool = False
 
 
@@ -82,6 +106,8 @@ CODECS = StateCodecs()
 _KEY = msgspec.msgpack.Encoder()
 _PANE_KEY = msgspec.msgpack.Decoder(PaneId)
 _PROGRESS_KEY = msgspec.msgpack.Decoder(ProgressId)
+_WAITING_KEY = msgspec.msgpack.Decoder(WaitingId)
+_GROUP_KEY = msgspec.msgpack.Decoder(GroupId)
 
 
 def encode_meta(meta: Meta, codecs: StateCodecs = CODECS) -> bytes:
@@ -100,6 +126,18 @@ def progress_record(
     """Key and value of an alert's progress; None deletes it."""
     value = None if progress is None else codecs.progress.encode(StoredProgress(progress, totals or Totals()))
     return b"a" + _KEY.encode(place), value
+
+
+def waiting_record(
+    place: WaitingId, events: tuple[RunEvent, ...] | None, codecs: StateCodecs = CODECS
+) -> tuple[bytes, bytes | None]:
+    """Key and value of run events that wait; None deletes them."""
+    return b"w" + _KEY.encode(place), None if events is None else codecs.waiting.encode(events)
+
+
+def group_record(place: GroupId, group: StoredGroup | None, codecs: StateCodecs = CODECS) -> tuple[bytes, bytes | None]:
+    """Key and value of a run group; None deletes it."""
+    return b"g" + _KEY.encode(place), None if group is None else codecs.group.encode(group)
 
 
 def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs = CODECS) -> Restored:
@@ -121,7 +159,7 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
         return Restored()
     meta: Meta = codecs.meta.decode(stored)
     snapshot = Snapshot(sources=meta.sources, rules=meta.rules)
-    former: list[PaneId | ProgressId] = []
+    former: list[Place] = []
     unseal = codecs.pane.unseal
     for key, value in newest.items():
         if key.startswith(b"p"):
@@ -131,6 +169,14 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
             # One that will be written anew is opened now: if it cannot be, that is better known here.
             snapshot.panes[pane_id] = sealed.opened if is_former else sealed
             former += [pane_id] if is_former else []
+        elif key.startswith(b"w"):
+            waiting_id: WaitingId = _place(_WAITING_KEY, key)
+            snapshot.waiting[waiting_id] = codecs.waiting.decode(value)
+            former += [] if codecs.waiting.would_write(value) else [waiting_id]
+        elif key.startswith(b"g"):
+            group_id: GroupId = _place(_GROUP_KEY, key)
+            snapshot.groups[group_id] = codecs.group.decode(value)
+            former += [] if codecs.group.would_write(value) else [group_id]
         else:
             place: ProgressId = _place(_PROGRESS_KEY, key)
             progress = codecs.progress.decode(value)

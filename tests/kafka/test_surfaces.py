@@ -143,7 +143,7 @@ async def test_the_four_surfaces_fire_and_resolve_on_their_real_formats_through_
         first = [n for n, each in enumerate(sent) if each.at_us <= START_US + 100 * MINUTE_US]
         process = service.start()
         await service.log.append(records[: len(first)])
-        await service.until(3, process)
+        await service.until(4, process)
         process.signal(signal.SIGKILL)
         await process.ended()
         again = service.start()
@@ -163,4 +163,11 @@ EXPECTED = [
     ("FunctionFailures", "resolved", "2026-01-28T12:40:00Z", FUNCTION_LABELS, {"n": 100, "bad": 0, "error_ratio": 0}),
     ("BrokerSlow", "firing", "2026-01-28T12:30:00Z", {}, {"n": 300, "bad": 0, "p95": 8}),
     ("BrokerSlow", "resolved", "2026-01-28T12:45:00Z", {}, {"n": 300, "bad": 0, "p95": 1}),
+    ("AdminRouterScore", "firing", "2026-01-28T13:02:00Z", PAGE_LABELS, {"n": 3, "bad": 0, "score": 0.7}),
+    ("AdminRouterScore", "resolved", "2026-01-28T14:02:00Z", PAGE_LABELS, {"n": 3, "bad": 0, "score": 0.91}),
+    ("AdminRouterRegressed", "firing", "2026-01-28T13:02:00Z", PAGE_LABELS, {"n": 3, "bad": 0, "score_drop": 0.239}),
+    ("AdminRouterRegressed", "resolved", "2026-01-28T14:02:00Z", PAGE_LABELS, {"n": 3, "bad": 0, "score_drop": -0.3}),
+    # The last run of a page was at 14:02; 26 hours and a window later that is too long ago.
+    ("LighthouseMissing", "firing", "2026-01-29T16:03:00Z", {}, {"n": 0, "bad": 0, "last_event": 1769608920}),
+    ("LighthouseMissing", "resolved", "2026-01-30T14:01:00Z", {}, {"n": 1, "bad": 0, "last_event": 1769781600}),
 ]

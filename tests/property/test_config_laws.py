@@ -76,7 +76,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = ("topic: easymo.events", "time: timestamp", "duration_ms", '{status_code: ">= 500"}', "[metadata.function_id]",
+KEYS = ("topic: easymo.events", "time: record.timestamp", "preset: easymo-api", "window: deploy", "expect_every: 26h",
+        '{from: "header:x-produced-at", to: record.timestamp}', "[metadata.function_id]",
         "{target: api-router, env: production}", '["@jeanbosco"]', "99.5%", "[error_ratio > 0.5%, median > 500ms]",
         "window: 1h", "consecutive: 3", '{runbook_url: "https://example.com/runbooks/voice-api"}')  # fmt: skip
 

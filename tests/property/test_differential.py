@@ -50,7 +50,7 @@ class Stages:
             for step in idle[partition]:
                 aggregator.idle(EpochUs(step.until_us))
             if self._sample.end is not None:
-                aggregator.idle(EpochUs(self._sample.end))
+                aggregator.end(EpochUs(self._sample.end))
             self._commit(partition)
         return self
 

@@ -2,8 +2,9 @@
 
 Three questions, in this order. Which events are on time for a pane (`Arrivals`, section 3)? What is the
 verdict of a window, given its events (`verdict`, sections 5 and 6)? What does the row of verdicts do to the
-alert (`Streak`, section 7)? Nothing here merges, counts ahead or skips a silence, and nothing of the
-evaluator is used but the values that the configuration is parsed into.
+alert (`Streak`, section 7)? The run groups of section 9 are other windows of the same kind (`groups_of`).
+Nothing here merges, counts ahead or skips a silence, and nothing of the evaluator is used but the values that
+the configuration is parsed into.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import groupby, repeat
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
+from evaluator.core.condition import COUNTS, RATIOS, SCORES, Condition, Kind, Op
 from evaluator.core.rule import Policy, Rule, RuleSet, Surface
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ Series = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class RefEvent:
-    """An accepted event. Time and latency in microseconds; `series` is None where no surface matched."""
+    """An accepted event. Time and latency in microseconds, the score in millionths; `series` is None where no surface
+    matched."""
 
     partition: int
     offset: int
@@ -43,6 +45,9 @@ class RefEvent:
     latency: int | None
     weight: int
     series: Series | None
+    deploy: str = ""
+    context: str = "main"
+    score: int | None = None
 
 
 class Idle(NamedTuple):
@@ -120,8 +125,10 @@ def judge(
             changes = judge_absence(rule, arrivals, watermark, covered, verdicts)
             found += [transition(rule, surface, (), change) for change in changes]
             continue
+        judge_one = judge_series if rule.deploys is None else judge_deploys
         for values, events in on_time(rule, arrivals).items():
-            changes = judge_series(rule, events, watermark, covered, values, verdicts)
+            taken = [event for event in events if rule.deploys is None or end is not None or event.time < watermark]
+            changes = judge_one(rule, taken, watermark, covered, values, verdicts)
             found += [transition(rule, surface, values, change) for change in changes]
     return sorted(found, key=replay_order)
 
@@ -193,20 +200,22 @@ def pane_end(time: int, every: int) -> int:
     return (time // every + 1) * every
 
 
-def is_late(event: RefEvent, before: int | None, every: int) -> bool:
-    """Late for a pane iff its end was at or before the watermark when the record came."""
-    return before is not None and pane_end(event.time, every) <= before
+def is_late(event: RefEvent, before: int | None, rule: Rule) -> bool:
+    """Late for a pane iff its end was at or before the watermark when the record came; for a group, its time before."""
+    if before is None:
+        return False
+    return pane_end(event.time, rule.every) <= before if rule.deploys is None else event.time < before
 
 
 def on_time(rule: Rule, arrivals: Sequence[Arrivals]) -> dict[tuple[str, ...], list[RefEvent]]:
-    """The on-time events of each series of the rule's surface, by time."""
+    """The on-time events of each series of the rule's surface, by time, partition and offset."""
     found: dict[tuple[str, ...], list[RefEvent]] = {}
     for each in arrivals:
         for event, before in each.events:
-            if event.series is not None and event.series[0] == rule.surface and not is_late(event, before, rule.every):
+            if event.series is not None and event.series[0] == rule.surface and not is_late(event, before, rule):
                 found.setdefault(event.series[1], []).append(event)
     for events in found.values():
-        events.sort(key=lambda event: event.time)
+        events.sort(key=lambda event: (event.time, event.partition, event.offset))
     return found
 
 
@@ -273,36 +282,117 @@ def judge_absence(
         yield from streak.step(end - rule.every, end, judged, age)
 
 
+# --- Which run groups there are: section 9 --------------------------------------------------------------
+
+
+class Forgotten(NamedTuple):
+    """At this time a series was forgotten."""
+
+    at: int
+
+
+def groups_of(rule: Rule, events: Sequence[RefEvent], watermark: int) -> Iterator[list[RefEvent] | Forgotten]:
+    """The groups of a series in the order in which they close, and when it is forgotten in between."""
+    assert rule.deploys is not None
+    settle, runs = rule.deploys.settle, rule.deploys.runs
+    growing: list[list[RefEvent]] = []
+    closed: list[tuple[str, str]] = []
+    newest: int | None = None
+    for event in [*events, None]:
+        now = watermark if event is None else event.time
+        quiet = [group for group in growing if group[-1].time + settle <= now]
+        for group in sorted(quiet, key=lambda group: (group[-1].time, group[0].context, group[0].deploy)):
+            growing.remove(group)
+            closed.append((group[0].context, group[0].deploy))
+            yield group
+        if newest is not None and newest + rule.forget_after <= now:
+            yield Forgotten(newest + rule.forget_after)
+            closed, newest = [], None
+        if event is None:
+            return
+        newest = event.time
+        if not event.deploy or (event.context, event.deploy) in closed:
+            continue
+        of_context = [group for group in growing if group[0].context == event.context]
+        mine = [group for group in of_context if group[0].deploy == event.deploy] or [[]]
+        ending = [group for group in of_context if group[0].deploy != event.deploy]
+        growing += [mine[0]] if not mine[0] else []
+        mine[0].append(event)
+        ending += mine if len(mine[0]) == runs else []
+        for group in ending:
+            growing.remove(group)
+            closed.append((group[0].context, group[0].deploy))
+            yield group
+
+
+def judge_deploys(
+    rule: Rule,
+    events: Sequence[RefEvent],
+    watermark: int,
+    covered: int | None,
+    values: tuple[str, ...],
+    verdicts: list[RefVerdict] | None,
+) -> Iterator[Change]:
+    """Every run group of one series."""
+    assert rule.deploys is not None
+    streak, bases = Streak(rule), list[int]()
+    for group in groups_of(rule, events, watermark):
+        if isinstance(group, Forgotten):
+            yield from streak.forget(group.at)
+            streak, bases = Streak(rule), []
+            continue
+        start, end, context = group[0].time, group[-1].time, group[0].context
+        if covered is not None and start < covered:
+            continue
+        base = median(bases[-rule.deploys.baseline :])
+        judged = verdict(rule, group, base)
+        if verdicts is not None:
+            verdicts.append(RefVerdict(rule.name, values, start, end, judged))
+        if context in rule.deploys.contexts:
+            yield from streak.step(start, end, effect_of(rule, judged, group, base), age=0)
+        value = median([event.score for event in group if event.score is not None])
+        if context == rule.deploys.baseline_context and value is not None:
+            bases.append(value)
+
+
+def median(scores: Sequence[int]) -> int | None:
+    """The middle one, of an even number the lower of the two; None of none."""
+    return sorted(scores)[(len(scores) - 1) // 2] if scores else None
+
+
 # --- What a window says: sections 5 and 6 ---------------------------------------------------------------
 
 
-def verdict(rule: Rule, events: Sequence[RefEvent]) -> str:
-    """The verdict of a window of a rule that holds these events."""
-    true = [condition for condition in rule.conditions if is_true(condition, events)]
-    if any(has_evidence(rule, condition, events) for condition in true):
+def verdict(rule: Rule, events: Sequence[RefEvent], base: int | None = None) -> str:
+    """The verdict of a window of a rule that holds these events; of a run group, with the base of its drop."""
+    true = [condition for condition in rule.conditions if is_true(condition, events, base)]
+    if any(has_evidence(rule, condition, events, base) for condition in true):
         return BREACH
     measured = [condition for condition in rule.conditions if condition.kind is not Kind.REQUEST_COUNT]
-    if measured and all(not sampled(condition, events) for condition in measured):
+    if measured and all(not sampled(condition, events, base) for condition in measured):
         return NO_DATA
     demanding = [condition for condition in rule.conditions if condition.kind not in COUNTS]
-    if true or (demanding and all(len(sampled(each, events)) < min_samples(rule, each) for each in demanding)):
+    if true or (demanding and all(len(sampled(each, events, base)) < min_samples(rule, each) for each in demanding)):
         return INSUFFICIENT
     return OK
 
 
-def effect_of(rule: Rule, judged: str, events: Sequence[RefEvent]) -> str:
+def effect_of(rule: Rule, judged: str, events: Sequence[RefEvent], base: int | None = None) -> str:
     """What the verdict does to the streak under the rule's policies."""
     if judged == NO_DATA:
         return {Policy.HOLD: HELD, Policy.OK: OK, Policy.BREACH: BREACH}[rule.no_data]
     if judged == INSUFFICIENT:
         if rule.low_traffic is Policy.BREACH:
-            return BREACH if any(is_true(condition, events) for condition in rule.conditions) else HELD
+            return BREACH if any(is_true(condition, events, base) for condition in rule.conditions) else HELD
         return {Policy.HOLD: HELD, Policy.OK: OK}[rule.low_traffic]
     return judged
 
 
-def sampled(condition: Condition, events: Sequence[RefEvent]) -> list[RefEvent]:
-    """The events that a condition looks at: all, those with a known outcome, or those with a latency."""
+def sampled(condition: Condition, events: Sequence[RefEvent], base: int | None = None) -> list[RefEvent]:
+    """The events that a condition looks at: all, those with a known outcome, those with a latency or with a score."""
+    if condition.kind in SCORES:
+        has_value = condition.kind is Kind.SCORE or base is not None
+        return [event for event in events if event.score is not None and has_value]
     if condition.kind is Kind.REQUEST_COUNT:
         return list(events)
     if condition.kind in {Kind.ERROR_RATIO, Kind.ERROR_COUNT}:
@@ -310,21 +400,32 @@ def sampled(condition: Condition, events: Sequence[RefEvent]) -> list[RefEvent]:
     return [event for event in events if event.latency is not None]
 
 
-def is_true(condition: Condition, events: Sequence[RefEvent]) -> bool:
+def is_true(condition: Condition, events: Sequence[RefEvent], base: int | None = None) -> bool:
     """Whether the condition is true on the weighted counts."""
-    sample = sampled(condition, events)
+    sample = sampled(condition, events, base)
     if not sample and condition.kind is not Kind.REQUEST_COUNT:
         return False
+    if condition.kind in SCORES:
+        return compare(score_of(condition, sample, base), condition.op, condition.threshold)
     return compare(value_of(condition, [(event, event.weight) for event in sample]), condition.op, condition.threshold)
 
 
-def has_evidence(rule: Rule, condition: Condition, events: Sequence[RefEvent]) -> bool:
+def score_of(condition: Condition, sample: Sequence[RefEvent], base: int | None) -> Fraction:
+    """The median of the scores, or by which share of the base it is below it: of nothing, none."""
+    value = median([event.score for event in sample if event.score is not None])
+    assert value is not None
+    if condition.kind is Kind.SCORE:
+        return Fraction(value, 10**6)
+    return 1 - Fraction(value, base) if base else Fraction(0)
+
+
+def has_evidence(rule: Rule, condition: Condition, events: Sequence[RefEvent], base: int | None = None) -> bool:
     """Whether a true condition may be believed: on raw counts, where each event is one."""
     if condition.kind in COUNTS:
         return True
-    sample = sampled(condition, events)
+    sample = sampled(condition, events, base)
     needed = min_samples(rule, condition)
-    if condition.op in {Op.LT, Op.LE} or condition.kind in {Kind.MEAN, Kind.MAX}:
+    if condition.op in {Op.LT, Op.LE} or condition.kind in {Kind.MEAN, Kind.MAX, *SCORES}:
         return len(sample) >= needed
     missing = max(0, needed - len(sample))
     raw = [(event, 1) for event in sample]

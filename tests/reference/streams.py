@@ -20,22 +20,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import hypothesis.strategies as st
 import numpy as np
 
-from evaluator.core.condition import Condition, Kind, Op
+from evaluator.core.condition import SCORES, Condition, Kind, Op
 from evaluator.core.event import (
     FAILED,
     GOOD,
     MINUTE,
     NO_LATENCY,
+    NO_SCORE,
     SECOND,
     UNKNOWN,
     UNMATCHED,
     DurationUs,
     EventBatch,
+    RunColumns,
     SeriesKey,
     SeriesTable,
     listed,
 )
-from evaluator.core.rule import GroupField, Policy, Rule, RuleSet, Source, Surface
+from evaluator.core.rule import Deploys, GroupField, Policy, Rule, RuleSet, Source, Surface
 from evaluator.core.watermark import NEVER
 from reference.model import (
     INSUFFICIENT,
@@ -121,7 +123,7 @@ def count_late(sample: Sample) -> int:
         idle = [step for step in sample.idle if step.partition == number]
         for event, before in Arrivals.of(events, idle, delay, None, 0).events:
             rules = sample.rules.rules_of(event.series[0]) if event.series else ()
-            late += any(is_late(event, before, rule.every) for rule in rules)
+            late += any(is_late(event, before, rule) for rule in rules)
     return late
 
 
@@ -150,6 +152,11 @@ def to_batch(events: Sequence[RefEvent], table: SeriesTable) -> EventBatch:
         ),
         trace_ids=listed([""] * len(events)),
         weight=np.array(weights, np.int64) if set(weights) - {1} else None,
+        runs=RunColumns(
+            np.array([NO_SCORE if event.score is None else event.score for event in events], np.int64),
+            [event.deploy for event in events],
+            [event.context for event in events],
+        ),
     )
 
 
@@ -212,11 +219,13 @@ def make_rule(random: Random, name: str) -> Rule:
     among = random.choice((None, None, required, required + 2))
     expire_after = max(2 * window, random.choice((10 * MINUTE, 2 * MINUTE, 2 * HOUR, 12 * HOUR)))
     forget_after = expire_after * random.choice((2, 1, 3)) if every < MINUTE or random.randrange(6) else 7 * DAY
+    deploys = make_deploys(random)
+    kinds = KINDS if deploys is None else (*KINDS, *[Kind.SCORE, Kind.SCORE_DROP] * 6)
     return Rule(
         name=name,
         surface=random.choice(("api", "fn")),
         severity=random.choice(("page", "ticket")),
-        conditions=tuple(make_condition(random) for _ in range(random.choice((1, 1, 2)))),
+        conditions=tuple(make_condition(random, kinds) for _ in range(random.choice((1, 1, 2)))),
         window=DurationUs(window),
         every=DurationUs(every),
         required=required,
@@ -224,13 +233,27 @@ def make_rule(random: Random, name: str) -> Rule:
         resolve_after=random.choice((1, 1, 2, 3)),
         max_gap=random.choice((among or required, 1, 4)),
         expire_after=DurationUs(expire_after),
-        forget_after=DurationUs(max(forget_after, expire_after)),
+        forget_after=DurationUs(max(forget_after, expire_after, 0 if deploys is None else deploys.settle)),
         definition=f"sha256:{name}",
         min_samples=random.choice((None, 1, 3, 10)),
         min_bad=random.choice((1, 1, 2)),
         no_data=random.choice(POLICIES),
         low_traffic=random.choice(POLICIES),
         labels=random.choice(({}, {"tier": "1"})),
+        deploys=deploys,
+    )
+
+
+def make_deploys(random: Random) -> Deploys | None:
+    """How the events of a deploy become a group, for one rule of three."""
+    if random.randrange(3):
+        return None
+    return Deploys(
+        settle=DurationUs(random.choice((2 * MINUTE, 20 * SECOND, 2 * HOUR))),
+        runs=random.choice((None, None, 1, 3, 5)),
+        baseline=random.choice((5, 1, 2)),
+        contexts=random.choice((("main",), ("main",), ("main", "pr"), ("pr",))),
+        baseline_context=random.choice(("main", "main", "pr")),
     )
 
 
@@ -245,14 +268,15 @@ def make_absence(random: Random, name: str) -> Rule:
         window=every,
         every=every,
         forget_after=DurationUs(NEVER),
+        deploys=None,
     )
 
 
-def make_condition(random: Random) -> Condition:
-    """Any indicator with any operator."""
-    kind, op = random.choice(KINDS), random.choice(OPS)
+def make_condition(random: Random, kinds: Sequence[Kind]) -> Condition:
+    """Any indicator of `kinds` with any operator."""
+    kind, op = random.choice(kinds), random.choice(OPS)
     name, q, slower_than = str(kind), None, None
-    if kind is Kind.ERROR_RATIO:
+    if kind is Kind.ERROR_RATIO or kind in SCORES:
         threshold = random.choice(RATIOS)
     elif kind is Kind.SLOW_RATIO:
         threshold, slower_than = random.choice(RATIOS), random.choice(BOUNDS)
@@ -289,6 +313,7 @@ PHASES = (
     Phase("gone", 0, 0, 0, (3 * 60, 14 * 60, 9 * 24 * 60, 70 * 24 * 60)),
 )
 FAST = (250_000, 100_000, 99_999, 100_001, 1_000, 0)
+SCORED = (0, 449_999, 500_000, 900_000, 1_000_000, 333_333)
 SLOW = (900_000, 500_001, 500_000, 499_999, 2_000_000)
 
 
@@ -353,11 +378,18 @@ def traffic(
 def make_event(noise: Random, phase: Phase, time: int, series: Series | None, *, weighted: bool) -> RefEvent:
     """One event of a phase."""
     latency = noise.choice(SLOW if noise.random() < phase.slow else FAST)
+    failed = None if noise.random() < 0.1 else noise.random() < phase.failing
+    # A deploy every three minutes; the one before is still running, and some events say none.
+    deploy = (time - BEGIN) // (3 * MINUTE) - noise.choice((0, 0, 0, 0, 0, 1))
+    scores = SCORED if noise.random() < phase.slow else SCORED[2:]
     return RefEvent(
         partition=0,
         offset=0,
         time=time,
-        failed=None if noise.random() < 0.1 else noise.random() < phase.failing,
+        deploy="" if noise.random() < 0.05 else f"d{deploy}",
+        context=noise.choice(("main", "main", "main", "pr")),
+        score=None if failed or noise.random() < 0.1 else noise.choice(scores),
+        failed=failed,
         latency=None if noise.random() < 0.1 else latency,
         weight=noise.choice((1, 1, 2, 10)) if weighted else 1,
         series=series,
@@ -378,7 +410,7 @@ def number_offsets(noise: Random, sent: Sequence[Sent], start: int) -> list[Sent
     for number, (arrival, partition, event) in enumerate(sent):
         if number:
             offset += noise.choice((1, 1, 1, 1, 1, 1, 0, 3))
-        placed = RefEvent(partition, offset, event.time, event.failed, event.latency, event.weight, event.series)
+        placed = replace(event, partition=partition, offset=offset)
         numbered.append(Sent(arrival, partition, placed))
     return numbered
 

@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 import orjson
 
+from evaluator.core.decide import Progress
+from evaluator.core.evaluate import GroupId, PaneId, ProgressId, WaitingId
 from evaluator.core.event import SECOND, EpochUs
 from evaluator.core.panes import Sealed
 from evaluator.core.partial import ClockDecision, IdleAdvance
+from evaluator.core.runs import RunEvent, StoredGroup
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import VirtualClock
 from evaluator.runtime.log.memory import MemoryLog
@@ -73,10 +76,28 @@ async def outcome(log: MemoryLog, shards: int) -> tuple[list[dict[str, object]],
                 state.pop(key, None)
             elif record.key != state_wire.META_KEY:
                 state[key] = record.value
-    return alerts, {key: _of_series(key, value) for key, value in state.items()}
+    found: dict[bytes, object] = {}
+    waiting: dict[bytes, list[object]] = {}
+    for key, value in state.items():
+        stored = _of_series(key, value)
+        for place, events in stored.waiting.items():
+            # Which commit brought an event decides nothing.
+            waiting.setdefault(repr((key[:2], place.series, place.partition)).encode(), []).extend(events)
+        found[key] = stored[:-1]
+    found = {key: stored for key, stored in found.items() if key.partition(b" ")[2][:1] != b"w"}
+    return alerts, found | {key: sorted(events) for key, events in waiting.items()}
 
 
-def _of_series(key: bytes, value: bytes) -> object:
+class Stored(NamedTuple):
+    """What one record of the state says."""
+
+    panes: dict[PaneId, bytes]
+    progress: dict[ProgressId, Progress]
+    groups: dict[GroupId, StoredGroup]
+    waiting: dict[WaitingId, tuple[RunEvent, ...]]
+
+
+def _of_series(key: bytes, value: bytes) -> Stored:
     """What a stored record means for verdicts to come.
 
     Left out is what depends on how the log was cut and decides nothing: evidence of panes that are decided (it is
@@ -88,7 +109,7 @@ def _of_series(key: bytes, value: bytes) -> object:
     panes = {place: pane.counted for place, pane in opened}
     for progress in snapshot.progress.values():
         progress.seen = BEGINNING
-    return panes, snapshot.progress
+    return Stored(panes, snapshot.progress, snapshot.groups, snapshot.waiting)
 
 
 _SOME_META = state_wire.encode_meta(state_wire.Meta(0, 0, 1, 0, ""))

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 STEP_S = 3.5
 WINDOW_S = 10
+DEPLOY_S = 15
 
 RULES = """
 version: 1
 blind_after: 15s
 sources:
   events: {topic: t, format: json, out_of_orderness: 2s, idle_after: 15s, dedup: 4,
-           fields: {time: t, id: id, failed: {s: ">= 500"}}}
+           fields: {time: t, id: id, failed: {s: ">= 500"}, deploy: d, score: p}}
 surfaces:
   api: {source: events, match: {app: api}, group_by: [f]}
   nightly: {source: events, match: {app: nightly}}
@@ -29,6 +30,7 @@ alerts:
   Hopping: {surface: api, when: error_count > 2, window: 30s, every: 10s, severity: ticket}
   Quiet: {surface: api, expect_every: 3s, every: 10s, severity: ticket}
   NeverCame: {surface: nightly, expect_every: 45s, every: 10s, consecutive: 2, severity: ticket}
+  Deploys: {surface: api, when: [score < 0.75, error_ratio > 50%], window: deploy, settle: 1m, severity: ticket}
 """
 
 
@@ -64,8 +66,10 @@ def traffic(rng: random.Random, start: EpochUs, partitions: int, *, is_punctual:
             if not is_punctual and rng.random() < 0.08:
                 early = rng.choice((rng.random() * 25, -40.0))
             fails = int(at // WINDOW_S) in bad and rng.random() < 0.8
-            event = {"t": rfc3339(EpochUs(start + int((at - early) * SECOND))), "app": "api", "f": rng.choice("ab"),
-                     "s": 500 if fails else 200, "id": f"{partition}-{number}"}  # fmt: skip
+            time = at - early
+            event = {"t": rfc3339(EpochUs(start + int(time * SECOND))), "app": "api", "f": rng.choice("ab"),
+                     "s": 500 if fails else 200, "id": f"{partition}-{number}", "d": f"v{time // DEPLOY_S:.0f}",
+                     "p": 0.7 if int(time // WINDOW_S) in bad else 0.9}  # fmt: skip
             value = orjson.dumps(event)
             found.append(Due(at, partition, value))
             if rng.random() < 0.08:

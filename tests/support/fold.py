@@ -10,10 +10,22 @@ import numpy as np
 from evaluator.core.aggregate import Aggregator
 from evaluator.core.alert import Transition
 from evaluator.core.evaluate import Evaluator
-from evaluator.core.event import NO_LATENCY, UNMATCHED, EpochUs, EventBatch, SeriesKey, SeriesTable, listed
+from evaluator.core.event import (
+    MAIN,
+    NO_LATENCY,
+    NO_SCORE,
+    UNMATCHED,
+    EpochUs,
+    EventBatch,
+    RunColumns,
+    SeriesKey,
+    SeriesTable,
+    listed,
+)
 from evaluator.core.rule import Rule, RuleSet
 from evaluator.core.verdict import Window
 from evaluator.core.watermark import BEGINNING
+from evaluator.wire import state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,6 +44,9 @@ class Event:
     series: SeriesKey | None = SeriesKey("api")
     trace_id: str = ""
     weight: int = 1
+    deploy: str = ""
+    score: int = NO_SCORE
+    context: str = MAIN
 
 
 def batch(events: Sequence[Event], table: SeriesTable) -> EventBatch:
@@ -46,6 +61,11 @@ def batch(events: Sequence[Event], table: SeriesTable) -> EventBatch:
         series=np.array(series, dtype=np.int32),
         trace_ids=listed([event.trace_id for event in events]),
         weight=None if (weights == 1).all() else weights,
+        runs=RunColumns(
+            np.array([event.score for event in events], dtype=np.int64),
+            [event.deploy for event in events],
+            [event.context for event in events],
+        ),
     )
 
 
@@ -56,13 +76,20 @@ class Fold:
     rules: RuleSet
     partitions: int = 1
     source: str = "events"
+    starts: tuple[int, ...] = ()
+    shards: int = 1
     transitions: list[Transition] = field(default_factory=list)
     verdicts: list[tuple[Rule, SeriesKey, Window]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         source = self.rules.sources[self.source]
-        self.aggregators = [Aggregator(self.rules, source, p, self.partitions, 1) for p in range(self.partitions)]
-        self.evaluator = Evaluator(self.rules)
+        starts = self.starts or (0,) * self.partitions
+        self.aggregators = [
+            Aggregator(self.rules, source, p, self.partitions, self.shards, starts[p]) for p in range(self.partitions)
+        ]
+        self.evaluators = [Evaluator(self.rules, None, shard, self.shards) for shard in range(self.shards)]
+        # What each shard has stored, compacted.
+        self.stored: list[dict[bytes, bytes]] = [{} for _ in range(self.shards)]
         self._sent: dict[int, int] = {}
         self._sequence: dict[int, int] = {}
 
@@ -78,17 +105,53 @@ class Fold:
         sequence = self._sequence[partition] = self._sequence.get(partition, 0) + 1
         partial = replace(self.aggregators[partition].take(), sequence=sequence, prev=self._sent.get(partition))
         self._sent[partition] = partial.end
-        self.evaluator.merge(partial)
-        decided = self.evaluator.decide()
-        self.transitions += decided.transitions
-        self.verdicts += decided.verdicts
+        for evaluator, of_shard in zip(self.evaluators, partial.split(self.shards), strict=True):
+            evaluator.merge(of_shard)
+            decided = evaluator.decide()
+            self.transitions += decided.transitions
+            self.verdicts += decided.verdicts
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The first shard, mostly the only one."""
+        return self.evaluators[0]
+
+    @evaluator.setter
+    def evaluator(self, evaluator: Evaluator) -> None:
+        self.evaluators[0] = evaluator
+
+    def store(self, shard: int = 0) -> dict[bytes, bytes]:
+        """Write what changed of a shard's state; returns all that it has stored."""
+        evaluator, stored = self.evaluators[shard], self.stored[shard]
+        changes = evaluator.changes()
+        records = [
+            *(state.pane_record(place, evaluator.pane(place)) for place in changes.panes),
+            *(
+                state.progress_record(place, evaluator.progress(place), evaluator.totals(place.series))
+                for place in changes.progress
+            ),
+            *(state.waiting_record(place, evaluator.waiting(place)) for place in changes.waiting),
+            *(state.group_record(place, evaluator.group(place)) for place in changes.groups),
+        ]
+        for key, value in records:
+            stored.pop(key, None)
+            if value is not None:
+                stored[key] = value
+        meta = state.Meta(1, 0, self.shards, 0, self.rules.hash, evaluator.sources, evaluator.rules)
+        stored[state.META_KEY] = state.encode_meta(meta)
+        return stored
+
+    def restart(self, shard: int = 0) -> None:
+        """A shard goes on elsewhere, with what it stored."""
+        snapshot = state.restore(self.store(shard).items()).snapshot
+        self.evaluators[shard] = Evaluator(self.rules, snapshot, shard, self.shards)
 
     def finish(self, until: int | None = None) -> None:
         """The input ended: every partition's watermark moves to the largest accepted time."""
         newest = max((a.newest for a in self.aggregators if a.newest is not None), default=BEGINNING)
         end = EpochUs(max(newest, BEGINNING if until is None else until))
         for partition, aggregator in enumerate(self.aggregators):
-            aggregator.idle(end)
+            aggregator.end(end)
             self.commit(partition)
 
     def ids(self) -> list[tuple[str, str, int]]:

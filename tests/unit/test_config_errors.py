@@ -41,13 +41,19 @@ alerts:
     severity: page
 """
 
+DEPLOYS = (("window: 1h", "window: deploy"), ("      failed: ", "      deploy: version\n      failed: "))
+"""Windows of deploys, of a source that has them; what follows stands a line further down."""
+
 ALERT_KEYS = (
     "surface, slo, severity, when, expect_every, window, every, consecutive, for, m_of_n, resolve_after, max_gap, "
-    "min_samples, min_bad, no_data, low_traffic, expire_after, forget_after, labels, annotations"
+    "min_samples, min_bad, no_data, low_traffic, expire_after, forget_after, runs, settle, baseline, contexts, "
+    "baseline_context, labels, annotations"
 )
 TOP_KEYS = "version, revision, blind_after, max_replay_age, max_skew, sources, surfaces, slos, alerts"
 FORMATS = ", ".join(sorted(formats.known()))
-INDICATORS = "error_ratio, error_count, request_count, mean, max, median, p50, p95, p99, p99.9, slow_ratio"
+INDICATORS = (
+    "error_ratio, error_count, request_count, mean, max, score, score_drop, median, p50, p95, p99, p99.9, slow_ratio"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -578,8 +584,68 @@ MISTAKES = [
     ),
     pytest.param(
         [("window: 1h", "window: deploy")],
-        "23:13: error[E010] alerts.Degraded.window: deploy is not supported yet; write a duration such as 5m",
-        id="a_window_per_deploy",
+        (
+            "23:13: error[E035] alerts.Degraded.window: window: deploy needs a deploy; add fields.deploy to the source "
+            "api-events"
+        ),
+        id="deploys_of_a_source_without_any",
+    ),
+    pytest.param(
+        [*DEPLOYS, ("consecutive: 3", "every: 1h")],
+        "25:5: error[E025] alerts.Degraded.every: window: deploy excludes every: the windows of deploys have no step",
+        id="deploys_on_a_grid",
+    ),
+    pytest.param(
+        [*DEPLOYS, ("consecutive: 3", "for: 3h")],
+        (
+            "25:5: error[E025] alerts.Degraded.for: window: deploy excludes for: the windows of deploys have no "
+            "length; say how many it takes with consecutive"
+        ),
+        id="deploys_for_a_while",
+    ),
+    pytest.param(
+        [*DEPLOYS, ("consecutive: 3", "expire_after: 3d")],
+        (
+            "25:5: error[E025] alerts.Degraded.expire_after: window: deploy excludes expire_after: the windows of "
+            "deploys end with their last event; say how long a series may be silent with forget_after"
+        ),
+        id="deploys_that_expire",
+    ),
+    pytest.param(
+        [*DEPLOYS, ("consecutive: 3", "settle: 1h\n    forget_after: 30m")],
+        "26:19: error[E027] alerts.Degraded.forget_after: 30m is shorter than settle: 1h",
+        id="forgetting_before_a_deploy_settles",
+    ),
+    pytest.param(
+        [("consecutive: 3", "settle: 5m")],
+        ("24:5: error[E030] alerts.Degraded.settle: settle is about deploys; write window: deploy, or leave it out"),
+        id="settling_in_windows_of_time",
+    ),
+    pytest.param(
+        [*DEPLOYS, ("consecutive: 3", "contexts: []")],
+        (
+            "25:15: error[E014] alerts.Degraded.contexts: expected at least one entry, found none; leave the key out "
+            "instead"
+        ),
+        id="deploys_of_no_context",
+    ),
+    pytest.param(
+        [*DEPLOYS, ("error_ratio > 0.5%", "score < 0.75")],
+        ("23:11: error[E034] alerts.Degraded.when: score needs a score; add fields.score to the source api-events"),
+        id="a_score_that_nobody_says",
+    ),
+    pytest.param(
+        [("error_ratio > 0.5%", "score_drop > 10%")],
+        ("22:11: error[E030] alerts.Degraded.when: score_drop is about the runs of a deploy; it needs window: deploy"),
+        id="a_score_in_windows_of_time",
+    ),
+    pytest.param(
+        [*DEPLOYS, ("error_ratio > 0.5%", "score < 75")],
+        (
+            "23:11: error[E016] alerts.Degraded.when: 75 is more than the whole; a ratio lies between 0% and 100%; "
+            "write 75%"
+        ),
+        id="a_score_above_one",
     ),
     pytest.param(
         [("error_ratio > 0.5%", "burn_rate(voice) > 10")],

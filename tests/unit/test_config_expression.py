@@ -96,6 +96,8 @@ def test_an_objective_lies_strictly_between_nothing_and_all(written: object) -> 
                 slower_than=500_000,
             ),
         ),
+        ("score < 0.75", Condition("score < 0.75", "score", Kind.SCORE, Op.LT, Fraction(3, 4))),
+        ("score_drop>10%", Condition("score_drop > 10%", "score_drop", Kind.SCORE_DROP, Op.GT, Fraction(1, 10))),
     ],
 )  # fmt: skip
 def test_a_condition_is_an_indicator_an_operator_and_an_exact_value(text: str, condition: Condition) -> None:
@@ -106,7 +108,8 @@ def test_a_condition_is_an_indicator_an_operator_and_an_exact_value(text: str, c
     "written", ["", "error_ratio", "> 1%", "error_ratio >", "error_ratio > > 1%", "error_ratio => 1%", "p0 > 1s",
                 "p100 > 1s", "p > 1s", "pp95 > 1s", "p95(1s) > 1s", "slow_ratio() > 1%", "slow_ratio(5) > 1%",
                 "error_count > 1%", "error_count > -1", "error_ratio > 1s", "p95 > 1%", "error_ratio > 1%\n",
-                "error_ratio > 1% > 2%", "error_ratio ≥ 1%", "score < 0.5", "burn_rate(x) > 5", None, 5, {}],
+                "error_ratio > 1% > 2%", "error_ratio ≥ 1%", "score < 5", "score > 100ms", "burn_rate(x) > 5",
+                "score(x) > 1%", None, 5, {}],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused(written: object) -> None:
     with pytest.raises(Refused):

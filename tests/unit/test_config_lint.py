@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 RULES = """\
 version: 1
 sources:
-  events: {topic: t, format: json, fields: {time: t, latency: ms, latency_unit: ms, failed: {status: ">= 500"}}}
+  events: {topic: t, format: json, fields: {time: t, latency: ms, latency_unit: ms, failed: {status: ">= 500"},
+    deploy: version, score: points}}
 surfaces:
   api: {source: events, owners: ["@x"]}
 slos:
@@ -44,23 +45,23 @@ def test_a_config_without_doubts_has_no_warning(tmp_path: Path) -> None:
     [
         pytest.param(
             (', owners: ["@x"]', ""),
-            '5:3: warning[W101] surfaces.api: nobody owns this surface; add owners, for example owners: ["@team"]',
+            '6:3: warning[W101] surfaces.api: nobody owns this surface; add owners, for example owners: ["@team"]',
             id="unowned",
         ),
         pytest.param(
             ("slos:", "  web: {source: events, owners: ['@x']}\nslos:"),
-            "6:3: warning[W102] surfaces.web: no alert is about this surface",
+            "7:3: warning[W102] surfaces.web: no alert is about this surface",
             id="a_surface_without_alerts",
         ),
         pytest.param(
             ("window: 5m", "window: 7d, consecutive: 2, slo: good"),
-            "10:53: warning[W103] alerts.A.window: the window is as long as the period of good, so 2 of them are 14d; "
+            "11:53: warning[W103] alerts.A.window: the window is as long as the period of good, so 2 of them are 14d; "
             "a shorter window tells in time, for example 1h",
             id="a_window_as_long_as_the_period",
         ),
         pytest.param(
             ("window: 5m", "window: 5m, min_samples: 5"),
-            "10:27: warning[W104] alerts.A.when: one single event can make this alert fire; "
+            "11:27: warning[W104] alerts.A.when: one single event can make this alert fire; "
             "min_samples: 100 would prevent that",
             id="one_event_of_few",
         ),
@@ -72,24 +73,24 @@ def test_a_config_without_doubts_has_no_warning(tmp_path: Path) -> None:
         ),
         pytest.param(
             ("error_ratio > 1%", "error_ratio > 2%, slo: good"),
-            "10:27: warning[W106] alerts.A.when: looser than the objective of good: that allows 1% of failures, "
+            "11:27: warning[W106] alerts.A.when: looser than the objective of good: that allows 1% of failures, "
             "this alert is silent beyond it (error_ratio > 2%)",
             id="looser_than_the_objective",
         ),
         pytest.param(
             ("error_ratio > 1%", "p90 > 500ms, slo: fast"),
-            "10:27: warning[W106] alerts.A.when: looser than the objective of fast: that allows 5% of events slower "
+            "11:27: warning[W106] alerts.A.when: looser than the objective of fast: that allows 5% of events slower "
             "than 500ms, this alert is silent beyond it (p90 > 500ms)",
             id="a_quantile_looser_than_the_objective",
         ),
         pytest.param(
             ("error_ratio > 1%", "error_ratio > 100%"),
-            "10:27: warning[W107] alerts.A.when: error_ratio > 100% can never be true",
+            "11:27: warning[W107] alerts.A.when: error_ratio > 100% can never be true",
             id="never_true",
         ),
         pytest.param(
             ("error_ratio > 1%", "error_count >= 0"),
-            "10:27: warning[W107] alerts.A.when: error_count >= 0 is always true",
+            "11:27: warning[W107] alerts.A.when: error_count >= 0 is always true",
             id="always_true",
         ),
         pytest.param(
@@ -100,14 +101,30 @@ def test_a_config_without_doubts_has_no_warning(tmp_path: Path) -> None:
         ),
         pytest.param(
             ("error_ratio > 1%", "error_count > 5, min_bad: 2"),
-            "10:53: warning[W110] alerts.A.min_bad: min_bad counts for ratios only, and this alert has none; "
+            "11:53: warning[W110] alerts.A.min_bad: min_bad counts for ratios only, and this alert has none; "
             "leave it out",
             id="min_bad_without_a_ratio",
         ),
         pytest.param(
             ("when: error_ratio > 1%, window: 5m", "expect_every: 26h, no_data: breach"),
-            "10:49: warning[W110] alerts.A.no_data: no_data does not count for expect_every; leave it out",
+            "11:49: warning[W110] alerts.A.no_data: no_data does not count for expect_every; leave it out",
             id="a_policy_for_what_absence_does_not_have",
+        ),
+        pytest.param(
+            ("window: 5m", "window: deploy, baseline: 3"),
+            "11:71: warning[W110] alerts.A.baseline: baseline counts for score_drop only, and this alert has none; "
+            "leave it out",
+            id="a_baseline_without_a_drop",
+        ),
+        pytest.param(
+            ("error_ratio > 1%, window: 5m", "score_drop > 100%, window: deploy"),
+            "11:27: warning[W107] alerts.A.when: score_drop > 100% can never be true",
+            id="a_drop_below_nothing",
+        ),
+        pytest.param(
+            ("error_ratio > 1%, window: 5m", "score >= 0, window: deploy"),
+            "11:27: warning[W107] alerts.A.when: score >= 0 is always true",
+            id="a_score_of_anything",
         ),
     ],
 )
@@ -126,7 +143,7 @@ def test_a_password_over_http_draws_a_warning(tmp_path: Path) -> None:
 
 def test_an_objective_that_nothing_measures_draws_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, ("latency: ms, latency_unit: ms, ", "")) == [
-        "8:3: warning[W109] slos.fast: the source events has no fields.latency, so this objective is never measured"
+        "9:3: warning[W109] slos.fast: the source events has no fields.latency, so this objective is never measured"
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.core.rule import GroupField, Policy, Rule
+from evaluator.core.rule import Deploys, GroupField, Policy, Rule
 from evaluator.wire.config.load import Config, load_rules
 from evaluator.wire.config.model import LatencySpan
 
@@ -72,6 +72,55 @@ def test_a_source_without_more_keys_has_the_documented_defaults(files: Files) ->
     assert (decoding.batch, decoding.max_record_bytes, decoding.dedup, decoding.start) == ("one", 2**22, 0, "earliest")
     assert config.surfaces["api"].max_series == 1000
     assert (config.rules.revision, config.rules.blind_after, config.rules.max_replay_age) == (0, 5 * MINUTE, HOUR)
+
+
+DEPLOYS = (("window: 5m", "window: deploy"), ("id: id", "id: id, deploy: version, score: points"))
+
+
+def test_deploys_without_more_keys_have_the_documented_defaults(files: Files) -> None:
+    rule = files.rule("", *DEPLOYS)
+    assert rule.deploys == Deploys(
+        settle=15 * MINUTE, runs=None, baseline=5, contexts=("main",), baseline_context="main"
+    )
+    assert (rule.grid, rule.required, rule.max_gap, rule.forget_after) == (None, 1, 1, 30 * DAY)
+
+
+def test_deploys_end_as_they_are_told_to(files: Files) -> None:
+    more = "runs: 3, settle: 1h, baseline: 2, contexts: [main, pr], baseline_context: release, forget_after: 7d"
+    rule = files.rule(more, *DEPLOYS)
+    assert rule.deploys == Deploys(settle=HOUR, runs=3, baseline=2, contexts=("main", "pr"), baseline_context="release")
+    assert rule.forget_after == 7 * DAY
+
+
+def test_only_surfaces_that_are_judged_by_deploys_have_their_runs_read(files: Files) -> None:
+    text = RULES
+    for old, new in DEPLOYS:
+        text = text.replace(old, new)
+    assert files.load(text).sources["events"].deploying == ("api",)
+    assert files.load(RULES).sources["events"].deploying == ()
+    assert files.load(RULES).rules.grids_of("events") == {5 * MINUTE}
+    assert files.load(text).rules.grids_of("events") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("deploy: version", "deploy: release"),
+        ("deploy: version", "deploy: version, context: branch"),
+        ("score: points", "score: performance"),
+        ("status: ", "code: "),
+        ("severity: page", "severity: page, runs: 3"),
+        ("severity: page", "severity: page, settle: 16m"),
+        ("severity: page", "severity: page, baseline: 4"),
+        ("severity: page", "severity: page, contexts: [pr]"),
+        ("severity: page", "severity: page, baseline_context: pr"),
+    ],
+)
+def test_the_definition_of_a_rule_about_deploys_changes_with_all_that_it_reads(
+    files: Files, old: str, new: str
+) -> None:
+    before = (*DEPLOYS, ("error_ratio > 1%", "score_drop > 10%"))
+    assert files.rule("", *before, (old, new)).definition != files.rule("", *before).definition
 
 
 @pytest.mark.parametrize(
@@ -216,6 +265,9 @@ def test_the_hash_knows_which_surface_is_asked_first(files: Files) -> None:
 def test_the_example_config_loads_without_a_finding() -> None:
     config = load_rules([EXAMPLE])
     assert config.warnings == ()
-    assert list(config.rules.surfaces) == ["voice-api", "supabase-functions", "broker-orchestrator"]
-    assert list(config.rules.rules) == ["VoiceApiDegraded", "FunctionFailures", "BrokerSlow"]
+    assert list(config.rules.surfaces) == ["voice-api", "supabase-functions", "broker-orchestrator", "admin-router"]
+    assert list(config.rules.rules) == [
+        "VoiceApiDegraded", "FunctionFailures", "BrokerSlow", "AdminRouterScore", "AdminRouterRegressed",
+        "LighthouseMissing",
+    ]  # fmt: skip
     assert config.rules.rules["FunctionFailures"].required == 6

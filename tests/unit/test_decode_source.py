@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, UNMATCHED, EpochUs, SeriesKey, SeriesTable
+from evaluator.core.event import FAILED, GOOD, NO_LATENCY, NO_SCORE, UNKNOWN, UNMATCHED, EpochUs, SeriesKey, SeriesTable
 from evaluator.core.rule import GroupField
 from evaluator.wire.config.matcher import Matcher, parse_test
 from evaluator.wire.config.model import FieldsConfig, LatencySpan, SourceConfig, SurfaceConfig
@@ -412,6 +412,47 @@ def test_a_weight_is_an_integer_from_one(weight: object, expected: int | None) -
 
 def test_weights_of_one_need_no_column() -> None:
     assert decode(record(w=1), source=with_fields(weight="w")).events.weight is None
+
+
+RUNS = replace(with_fields(score="s", deploy="d", context="c"), deploying=("api",))
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"), [(0.82, 820_000), (0, 0), (1, 1_000_000), ("0.5", 500_000), (None, NO_SCORE),
+                            (1.0000004, 1_000_000), (-0.0000004, 0), (0.0000005, 0), (0.0000015, 2), (1.000001, None),
+                            (-0.01, None), (82, None), ("82%", None), (True, None), ([], None)],
+)  # fmt: skip
+def test_a_score_is_a_number_from_0_to_1_in_millionths(score: object, expected: int | None) -> None:
+    decoded = decode(record(0, s=score), record(1, s=0.5), source=RUNS)
+    assert decoded.events.runs is not None
+    assert decoded.events.runs.score.tolist() == ([500_000] if expected is None else [expected, 500_000])
+    assert reasons(decoded) == ([(0, 0, "bad_value")] if expected is None else [])
+
+
+def test_a_bad_score_is_told_as_it_was_written() -> None:
+    (rejection,) = decode(record(0, s=82), source=RUNS).rejections
+    assert rejection.detail == "s is 82, no score from 0 to 1"
+
+
+def test_a_bad_score_is_rejected_though_no_rule_asks_for_it() -> None:
+    source = with_fields(score="s")
+    assert reasons(decode(record(0, s=2), record(1, s=1), source=source)) == [(0, 0, "bad_value")]
+    assert decode(record(1, s=1), source=source).events.runs is None
+
+
+def test_a_run_that_failed_has_no_score() -> None:
+    runs = decode(record(0, s=0.9, status=500), record(1, s=0.9, status=200), record(2, s=0.9), source=RUNS).events.runs
+    assert runs is not None
+    assert runs.score.tolist() == [NO_SCORE, 900_000, 900_000]
+
+
+def test_a_run_has_a_deploy_and_a_context_and_both_are_cut() -> None:
+    long = "v" * 300
+    decoded = decode(record(0, d="a1", c="pr"), record(1, d=7, c=""), record(2), record(3, d=long, c=long), source=RUNS)
+    runs = decoded.events.runs
+    assert runs is not None
+    assert list(runs.deploy) == ["a1", "7", "", "v" * 256]
+    assert list(runs.context) == ["pr", "main", "main", "v" * 256]
 
 
 def test_trace_ids_are_cut_at_256_bytes() -> None:

@@ -8,8 +8,9 @@ import pytest
 from support.fold import Event, Fold
 from support.rules import rule, rules
 
-from evaluator.core.event import FAILED, MINUTE, EpochUs, SeriesKey
+from evaluator.core.event import FAILED, GOOD, MINUTE, DurationUs, EpochUs, SeriesKey
 from evaluator.core.partial import FutureRejection, IdleAdvance, Partial
+from evaluator.core.rule import Deploys
 from evaluator.errors import StateGap
 from evaluator.wire import partial as wire
 from evaluator.wire.envelope import decision_line, read_decisions
@@ -49,6 +50,27 @@ def test_the_parts_of_a_large_partial_fit_and_add_up_to_it() -> None:
     assert tuple(cells for part in parts for cells in part.cells) == whole.cells
     assert [bool(part.idle_advances) for part in parts] == [True] + [False] * (len(parts) - 1)
     assert merged(*parts).ids() == merged(large()).ids() != []
+
+
+def test_run_events_travel_in_parts_too_and_keep_their_order() -> None:
+    judged = rules(rule(), rule("Deploy", deploys=Deploys(DurationUs(MINUTE)), min_samples=1), group_by=("f",))
+    keys = [SeriesKey("api", (name,)) for name in "ab"]
+    fold = Fold(judged)
+    fold.feed(0, [Event(n, n // 9, GOOD, 7, keys[n % 2], f"{n:0200}", deploy="d" * 200, score=n) for n in range(2000)])
+    whole = replace(fold.aggregators[0].take(), sequence=1)
+    values = wire.encode(whole)
+    parts = [wire.decode(value) for value in values]
+    assert len(values) > 1
+    assert max(map(len, values)) <= wire.PART_LIMIT
+    of_series = {key: [run for part in parts for found, (run,) in part.runs if found == key] for key in keys}
+    assert tuple((key, tuple(runs)) for key, runs in of_series.items()) == whole.runs
+    assert sum(len(part.cells) for part in parts) == len(keys)
+    ended = Fold(judged)
+    for part in parts:
+        ended.evaluator.merge(part)
+    changes = ended.evaluator.changes()
+    waiting = [len(found) for place in changes.waiting if (found := ended.evaluator.waiting(place)) is not None]
+    assert sum(waiting) == 2000
 
 
 def test_time_moves_only_with_the_last_part() -> None:

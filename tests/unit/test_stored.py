@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from evaluator.core.evaluate import PaneId, ProgressId
+from evaluator.core.evaluate import GroupId, PaneId, ProgressId, WaitingId
 from evaluator.core.event import DurationUs, SeriesKey
 from evaluator.errors import SchemaRefused, StateRefused
 from evaluator.wire import state
@@ -137,11 +137,13 @@ def test_a_body_of_another_type_is_refused_in_words() -> None:
 
 
 LAYOUTS = {
-    "progress of a source partition": (1, "fbe940c61408d80f"),
-    "partial": (1, "e3ea1cd77f715ec1"),
-    "state of a shard": (1, "449eeaf03d07639c"),
+    "run group": (1, "5164f40851a93d51"),
+    "run events": (1, "2b9f2f0d198ad7cd"),
+    "progress of a source partition": (1, "a673beff3ab37ccd"),
+    "partial": (1, "41ac6b29da50013b"),
+    "state of a shard": (1, "e6da79363c6c6522"),
     "pane": (1, "2a5b19f3cb21bbef"),
-    "alert progress": (1, "ffc2f42b534674b6"),
+    "alert progress": (1, "aad59845ddd13e55"),
 }
 """The schema numbers and, shortened, the hashes of the layouts that stand for them."""
 
@@ -170,6 +172,12 @@ def test_the_bytes_of_a_key_stay_as_they_are() -> None:
     assert state.pane_record(place, None) == (bytes.fromhex("70 93 92 a3617069 92 a178 a0 ce03938700 07"), None)
     progress = ProgressId(SeriesKey("api"), "Slow")
     assert state.progress_record(progress, None, None) == (bytes.fromhex("61 92 92 a3617069 90 a4536c6f77"), None)
+    waiting = WaitingId(SeriesKey("api"), 2, 300, 0)
+    assert state.waiting_record(waiting, None) == (bytes.fromhex("77 94 92 a3617069 90 02 cd012c 00"), None)
+    group = GroupId(SeriesKey("api"), "Slow", "pr", "4f2")
+    assert state.group_record(group, None) == (
+        bytes.fromhex("67 94 92 a3617069 90 a4536c6f77 a27072 a3346632"), None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("codec", [CODECS.source_progress, CODECS.partial, *CODECS.state], ids=lambda codec: codec.name)

@@ -166,7 +166,7 @@ def window_lines(status: Status, now: EpochUs) -> list[WindowLine]:
 
 def _line(window: WindowStatus, now: EpochUs) -> WindowLine:
     return WindowLine(
-        dot=_dot(window, now), span=_span(window.start, window.last_end, now // _DAY),
+        dot=_dot(window, now), span=_where(window, now),
         verdict=VERDICT_WORDS.get(window.verdict, window.verdict), breached=window.breached,
         values=", ".join(_values(window)), n=window.n, bad=window.bad, length=window.count,
     )  # fmt: skip
@@ -230,18 +230,24 @@ def _data_words(series: SeriesView, now: EpochUs) -> str:
 
 def _dot(window: WindowStatus, now: EpochUs) -> Dot:
     style, mark = _STYLES.get(window.verdict, ("part", "…"))
-    title = f"{_span(window.start, window.last_end, now // _DAY)}: {VERDICT_WORDS.get(window.verdict, window.verdict)}"
+    title = f"{_where(window, now)}: {VERDICT_WORDS.get(window.verdict, window.verdict)}"
     if window.count > 1:
         return Dot(f"{style} run", f"{window.count:,}", f"{title} ({window.count:,} windows)")
     details = [*_values(window), f"{window.bad:,} of {window.n:,} failed"] if window.n else []
     return Dot(style, mark, f"{title}; {', '.join(details)}" if details else title)
 
 
+def _where(window: WindowStatus, now: EpochUs) -> str:
+    """From when to when, and of which deploy."""
+    span = _span(window.start, window.last_end, now // _DAY)
+    return span if window.deploy is None else f"{window.deploy} ({window.context}), {span}"
+
+
 def _values(window: WindowStatus) -> list[str]:
     return [f"{name} {_value(name, value, window)}" for name, value in window.values.items() if value is not None]
 
 
-_RATIOS = frozenset(ratio.value for ratio in RATIOS)
+_RATIOS = frozenset(ratio.value for ratio in RATIOS | {Kind.SCORE_DROP})
 
 
 @lru_cache(maxsize=4096)
@@ -282,7 +288,7 @@ def _fill(value: float, condition: Condition | None) -> float | None:
         return None
     is_time = condition.kind in LATENCIES and condition.kind is not Kind.SLOW_RATIO
     threshold = float(condition.threshold) / (1e6 if is_time else 1)
-    return round(min(100.0, value / threshold * TICK), 1)
+    return round(min(100.0, max(0.0, value / threshold * TICK)), 1)
 
 
 def _value(name: str, value: float, window: WindowStatus) -> str:
@@ -293,6 +299,8 @@ def _value(name: str, value: float, window: WindowStatus) -> str:
         return f"{value:,.0f}"
     if kind == "last_event":
         return rfc3339(EpochUs(round(value * 1e6)))
+    if kind == Kind.SCORE:
+        return f"{value:.3g}"
     return ("≈ " if name in window.estimate else "") + span(value * 1e6)
 
 

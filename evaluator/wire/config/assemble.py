@@ -42,6 +42,7 @@ def rules_of(entries: Entries, load: Callable[[str], SchemaFolder]) -> tuple[Rul
             entry,
             tuple(matching[each.name] for each in surfaces.values() if each.source == name),
             _schemas(entry.schemas, load, registries),
+            _deploying(name, entries),
         )
         for name, entry in entries.sources.items()
     }
@@ -79,7 +80,11 @@ def _source(name: str, entry: SourceEntry) -> Source:
 
 
 def _source_config(
-    name: str, entry: SourceEntry, surfaces: tuple[SurfaceConfig, ...], schemas: SchemaFolder | RegistryConfig | None
+    name: str,
+    entry: SourceEntry,
+    surfaces: tuple[SurfaceConfig, ...],
+    schemas: SchemaFolder | RegistryConfig | None,
+    deploying: tuple[str, ...],
 ) -> SourceConfig:
     return SourceConfig(
         name=name,
@@ -96,7 +101,14 @@ def _source_config(
         max_future=entry.max_future,
         start=entry.start,
         schemas=schemas,
+        deploying=deploying,
     )
+
+
+def _deploying(source: str, entries: Entries) -> tuple[str, ...]:
+    """The surfaces of a source that some alert judges by run groups."""
+    judged = {alert.surface for alert in entries.alerts.values() if alert.deploys is not None}
+    return tuple(name for name, surface in entries.surfaces.items() if surface.source == source and name in judged)
 
 
 def _schemas(
@@ -145,6 +157,7 @@ def _written(entry: FieldsEntry) -> FieldsConfig:
         id=entry.id,
         deploy=entry.deploy,
         context=entry.context,
+        score=entry.score,
     )
 
 
@@ -211,4 +224,5 @@ def _rule(name: str, entry: AlertEntry) -> Rule:
         low_traffic=Policy(entry.low_traffic),
         labels={label: value for label, value in entry.labels.items() if value},
         annotations=dict(entry.annotations),
+        deploys=entry.deploys,
     )

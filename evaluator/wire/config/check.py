@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluator.core.condition import LATENCIES, RATIOS, Kind
+from evaluator.core.condition import LATENCIES, RATIOS, SCORES, Kind
 from evaluator.wire import formats
 from evaluator.wire.config.assemble import defaults_of, fields_of, group_of
 from evaluator.wire.config.duration import format_duration
-from evaluator.wire.config.entry import RegistryEntry
+from evaluator.wire.config.entry import DEPLOY_KEYS, RegistryEntry
 from evaluator.wire.config.finding import Code, Finding, Refused, guidance, shown
 
 if TYPE_CHECKING:
@@ -207,17 +207,18 @@ def _asked(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]
     if alert.when is not None:
         message = "when and expect_every are two alerts; keep one of them here"
         yield _key(entries, Code.KEYS_EXCLUDE, (*path, "expect_every"), message)
-    if alert.window is not None:
+    if "window" in alert.model_fields_set:
         message = "expect_every looks at the newest event, whenever that was; leave window out"
         yield _key(entries, Code.KEYS_EXCLUDE, (*path, "window"), message)
 
 
 def _windows(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
     step = format_duration(alert.step)
-    if alert.length % alert.step:
+    yield from _of_deploys(entries, path, alert)
+    if not alert.is_of_deploys and alert.length % alert.step:
         message = f"{format_duration(alert.length)} is not a multiple of every: {step}"
         yield _value(entries, Code.NOT_A_MULTIPLE, (*path, "window"), message)
-    if alert.for_ is not None and alert.for_ % alert.step:
+    if not alert.is_of_deploys and alert.for_ is not None and alert.for_ % alert.step:
         what = "window" if alert.every is None and alert.window is not None else "every"
         message = f"{format_duration(alert.for_)} is not a multiple of {what}: {step}"
         yield _value(entries, Code.NOT_A_MULTIPLE, (*path, "for"), message)
@@ -227,12 +228,40 @@ def _windows(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Findin
         yield _key(entries, Code.KEYS_EXCLUDE, (*path, key), message)
 
 
+_OF_TIME = {
+    "every": "the windows of deploys have no step",
+    "for": "the windows of deploys have no length; say how many it takes with consecutive",
+    "expire_after": "the windows of deploys end with their last event; say how long a series may be silent with "
+    "forget_after",
+}
+"""What only windows of time have, and why."""
+
+
+def _of_deploys(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
+    """Keys that go with windows of time only, or with windows of deploys only."""
+    if alert.is_of_deploys:
+        for key in (key for key in _OF_TIME if _is_given(alert, key)):
+            message = f"window: deploy excludes {key}: {_OF_TIME[key]}"
+            yield _key(entries, Code.KEYS_EXCLUDE, (*path, key), message)
+        return
+    for key in (key for key in DEPLOY_KEYS if _is_given(alert, key)):
+        message = f"{key} is about deploys; write window: deploy, or leave it out"
+        yield _key(entries, Code.KEY_NEEDS_KEY, (*path, key), message)
+
+
 def _is_given(alert: AlertEntry, key: str) -> bool:
     return getattr(alert, "for_" if key == "for" else key) is not None
 
 
 def _forgetting(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Finding]:
-    if alert.forget_after is None or alert.forget_after >= alert.expires or alert.expect_every is not None:
+    if alert.expect_every is not None:
+        return
+    if alert.is_of_deploys:
+        if alert.forget_after is not None and alert.forget_after < alert.length:
+            message = f"{format_duration(alert.forget_after)} is shorter than settle: {format_duration(alert.length)}"
+            yield _value(entries, Code.FORGETS_TOO_SOON, (*path, "forget_after"), message)
+        return
+    if alert.forget_after is None or alert.forget_after >= alert.expires:
         return
     whose = "" if alert.expire_after is not None else " (its default)"
     message = (
@@ -265,6 +294,9 @@ def _measured(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Findi
     if source.format not in formats.known():
         return
     fields = fields_of(source)
+    if alert.is_of_deploys and fields.deploy is None:
+        message = f"window: deploy needs a deploy; add fields.deploy to the source {surface.source}"
+        yield _value(entries, Code.NO_DEPLOY_FIELD, (*path, "window"), message)
     for index, condition in enumerate(alert.conditions):
         at = (*path, "when", index) if isinstance(alert.when, list) else (*path, "when")
         if source.tail_sampled and condition.kind in _SAMPLED_WRONG:
@@ -276,6 +308,12 @@ def _measured(entries: Entries, path: Path, alert: AlertEntry) -> Iterator[Findi
         if condition.kind in LATENCIES and fields.latency is None:
             message = f"{condition.name} needs a latency; add fields.latency to the source {surface.source}"
             yield _value(entries, Code.NO_LATENCY_FIELD, at, message)
+        if condition.kind in SCORES and not alert.is_of_deploys:
+            message = f"{condition.name} is about the runs of a deploy; it needs window: deploy"
+            yield _value(entries, Code.KEY_NEEDS_KEY, at, message)
+        elif condition.kind in SCORES and fields.score is None:
+            message = f"{condition.name} needs a score; add fields.score to the source {surface.source}"
+            yield _value(entries, Code.NO_SCORE_FIELD, at, message)
         if condition.kind in _FAILURES and fields.failed is None:
             message = f"{condition.name} needs to know what failed; add fields.failed to the source {surface.source}"
             yield _value(entries, Code.NO_FAILED_FIELD, at, message)

@@ -15,7 +15,7 @@ from enum import Enum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from evaluator.core.condition import LATENCIES, Kind
+from evaluator.core.condition import LATENCIES, SCORES, Kind
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import RegistryConfig
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from evaluator.core.rule import Rule, RuleSet, Slo, Surface
     from evaluator.wire.config.model import FieldsConfig, SourceConfig, SurfaceConfig
 
-_FAILURES = frozenset({Kind.ERROR_COUNT, Kind.ERROR_RATIO})
+_FAILURES = frozenset({Kind.ERROR_COUNT, Kind.ERROR_RATIO}) | SCORES
+"""A run that failed has no score."""
 _PRESENTATION = frozenset({"annotations", "definition", "conditions"})
 
 
@@ -41,7 +42,7 @@ def definition_of(rule: Rule, surface: Surface, matching: SurfaceConfig, slo: Sl
                 "team": surface.team,
             },
             "slo": None if slo is None else {"objective": _plain(slo.objective), "latency": slo.latency},
-            "source": _source(source, {condition.kind for condition in rule.conditions}),
+            "source": _source(source, rule),
         }
     )
 
@@ -60,8 +61,10 @@ def _condition(condition: Condition) -> dict[str, object]:
     return _fields(condition, without=frozenset({"text", "name"}))
 
 
-def _source(source: SourceConfig, kinds: set[Kind]) -> dict[str, object]:
-    used = _fields_used(source.fields, kinds)
+def _source(source: SourceConfig, rule: Rule) -> dict[str, object]:
+    used = _fields_used(source.fields, {condition.kind for condition in rule.conditions})
+    if rule.deploys is not None:
+        used |= {"deploy": source.fields.deploy, "context": source.fields.context}
     if source.dedup:
         used |= {"id": source.fields.id, "dedup": source.dedup}
     schemas = source.schemas
@@ -86,6 +89,8 @@ def _fields_used(configured: FieldsConfig, kinds: set[Kind]) -> dict[str, object
         used |= {"latency": _plain(configured.latency), "latency_unit": configured.latency_unit}
     if kinds & _FAILURES:
         used["failed"] = _plain(configured.failed)
+    if kinds & SCORES:
+        used["score"] = configured.score
     return used
 
 

@@ -42,20 +42,9 @@ SECTIONS: dict[str, type[Entry]] = {
 
 NOT_SUPPORTED: dict[type[Entry], frozenset[str]] = {
     RulesEntry: frozenset({"ownership", "runbook_url", "dashboard_url", "maintenance", "control"}),
-    FieldsEntry: frozenset({"score"}),
     SurfaceEntry: frozenset({"codeowners"}),
     SloEntry: frozenset({"burn_alerts"}),
-    AlertEntry: frozenset(
-        {
-            "windows",
-            "confidence",
-            "runs",
-            "settle",
-            "baseline",
-            "contexts",
-            "baseline_context",
-        }
-    ),
+    AlertEntry: frozenset({"windows", "confidence"}),
 }
 """Keys of the rules that this version knows and does not act on."""
 

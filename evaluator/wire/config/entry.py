@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.event import MINUTE, DurationUs
+from evaluator.core.rule import Deploys
 from evaluator.core.watermark import NEVER
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.model import Batch, LatencyUnit, Start, TimeUnit
@@ -41,6 +42,12 @@ from evaluator.wire.config.scalar import (
     Window,
 )
 from evaluator.wire.preset import PresetName
+
+DAY = 24 * 60 * MINUTE
+SETTLE = DurationUs(15 * MINUTE)
+
+DEPLOY_KEYS = ("runs", "settle", "baseline", "contexts", "baseline_context")
+"""Keys of an alert that say how the events of a deploy become a window."""
 
 PolicyName = Literal["hold", "ok", "breach"]
 
@@ -114,6 +121,8 @@ class FieldsEntry(Entry):
     """The version that the event came from."""
     context: FieldPath | None = None
     """What the event was made for: main, a pull request."""
+    score: FieldPath | None = None
+    """How well a run did, from 0 to 1."""
 
 
 class RegistryEntry(Entry):
@@ -239,8 +248,8 @@ class AlertEntry(Entry):
     """A condition, or a list of which any one suffices."""
     expect_every: PositiveDuration | None = None
     """Instead of `when`: how long the surface as a whole may be without an event."""
-    window: Window | None = None
-    """How long a window is: 5m. Required with `when`."""
+    window: Window = None
+    """How long a window is: 5m; or `deploy`: as long as there are events of a deploy. Required with `when`."""
     every: Seconds | None = None
     """The step from window to window; without it, the window's length. With `expect_every` 1m."""
     consecutive: Positive | None = None
@@ -265,6 +274,16 @@ class AlertEntry(Entry):
     """A firing alert without events for this long resolves as expired."""
     forget_after: PositiveDuration | None = None
     """A series without events for this long is forgotten."""
+    runs: Positive | None = None
+    """How many events a deploy has; without it, its window ends with silence. For `window: deploy`."""
+    settle: Seconds | None = None
+    """How long silence is before a deploy's window ends; 15m. For `window: deploy`."""
+    baseline: Positive | None = None
+    """How many deploys before it a score is compared with; 5. For `window: deploy`."""
+    contexts: Annotated[list[Text], Field(min_length=1)] | None = None
+    """Which contexts can fire; others are judged and shown. `[main]`. For `window: deploy`."""
+    baseline_context: Text | None = None
+    """Which context a score is compared with; main. For `window: deploy`."""
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
     """More labels, to route by."""
     annotations: dict[LabelName, LabelValue] = Field(default_factory=dict)
@@ -283,12 +302,31 @@ class AlertEntry(Entry):
     @property
     def step(self) -> DurationUs:
         """From the end of a window to the end of the next."""
-        return self.every or self.window or MINUTE
+        return self.every if self.every is not None else self.length
+
+    @property
+    def is_of_deploys(self) -> bool:
+        """Whether deploys end its windows: `window: deploy` is read as a length that there is not."""
+        return self.window is None and "window" in self.model_fields_set
 
     @property
     def length(self) -> DurationUs:
-        """From the start of a window to its end."""
-        return self.window or self.step
+        """How long a window is; for a deploy, how long it settles; for `expect_every`, its step."""
+        if self.window is not None:
+            return self.window
+        if self.is_of_deploys:
+            return self.settle if self.settle is not None else SETTLE
+        return self.every if self.every is not None else MINUTE
+
+    @property
+    def deploys(self) -> Deploys | None:
+        """How the events of a deploy become a window; None for windows of time."""
+        if not self.is_of_deploys:
+            return None
+        given = {key: getattr(self, key) for key in DEPLOY_KEYS}
+        given["contexts"] = None if self.contexts is None else tuple(self.contexts)
+        written = {key: value for key, value in given.items() if value is not None}
+        return Deploys(**{"settle": SETTLE, **written})
 
     @property
     def firing(self) -> tuple[int, int | None]:
@@ -302,14 +340,15 @@ class AlertEntry(Entry):
     @property
     def expires(self) -> DurationUs:
         """How long a firing alert waits for events (docs/semantics.md 7)."""
-        return self.expire_after or DurationUs(max(24 * 60 * MINUTE, 2 * self.length))
+        return self.expire_after or DurationUs(max(DAY, 2 * self.length))
 
     @property
     def forgets(self) -> DurationUs:
         """How long a series is remembered without events (docs/semantics.md 4)."""
         if self.expect_every is not None:
             return DurationUs(NEVER)
-        return self.forget_after or DurationUs(max(7 * 24 * 60 * MINUTE, self.expires))
+        days = 30 if self.is_of_deploys else 7
+        return self.forget_after or DurationUs(max(days * DAY, self.expires))
 
 
 class RulesEntry(Entry):

@@ -1,6 +1,6 @@
-"""Conditions: `<indicator> <op> <value>`, as in `error_ratio > 0.5%`, `p99.9 > 1s`, `slow_ratio(500ms) > 5%`.
+"""Conditions: `<indicator> <op> <value>`, as in `error_ratio > 0.5%`, `p99.9 > 1s`, `score < 0.75`.
 
-Spaces are free. Values are exact: ratios are fractions, latencies microseconds, counts integers.
+Spaces are free. Values are exact: ratios and scores are fractions, latencies microseconds, counts integers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
+from evaluator.core.condition import COUNTS, RATIOS, SCORES, Condition, Kind, Op
 from evaluator.wire.config.duration import parse_latency
 from evaluator.wire.config.finding import Code, Refused, did_you_mean, guidance, listed, shown
 from evaluator.wire.config.ratio import parse_ratio
@@ -17,8 +17,13 @@ from evaluator.wire.config.ratio import parse_ratio
 if TYPE_CHECKING:
     from evaluator.core.event import DurationUs
 
-_SIMPLE = {kind.value: kind for kind in (Kind.ERROR_RATIO, Kind.ERROR_COUNT, Kind.REQUEST_COUNT, Kind.MEAN, Kind.MAX)}
-_NOT_YET = ("score", "score_drop", "burn_rate")
+_SIMPLE = {
+    kind.value: kind
+    for kind in (
+        Kind.ERROR_RATIO, Kind.ERROR_COUNT, Kind.REQUEST_COUNT, Kind.MEAN, Kind.MAX, Kind.SCORE, Kind.SCORE_DROP,
+    )
+}  # fmt: skip
+_NOT_YET = ("burn_rate",)
 _KNOWN = (*_SIMPLE, "median", "p50", "p95", "p99", "p99.9", "slow_ratio")
 
 CONDITION_PATTERN = r"^ *[a-z][a-z_0-9.]*( *\( *[0-9a-z]+ *\))? *(>=|<=|>|<) *[0-9][0-9a-z.]*%? *$"
@@ -105,7 +110,7 @@ def _quantile(name: str) -> Fraction:
 
 
 def _threshold(name: str, kind: Kind, value: str) -> Fraction:
-    if kind in RATIOS:
+    if kind in RATIOS or kind in SCORES:
         return parse_ratio(value)
     if kind not in COUNTS:
         return Fraction(parse_latency(value))

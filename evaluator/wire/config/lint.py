@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from evaluator.core.condition import COUNTS, RATIOS, Condition, Kind, Op
+from evaluator.core.condition import COUNTS, RATIOS, SCORES, Condition, Kind, Op
 from evaluator.core.verdict import min_samples
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.finding import Code, Finding, shown
@@ -84,7 +84,7 @@ def _unmeasured(entries: Entries, name: str, slo: Slo, source: SourceConfig) -> 
 
 def _rule(entries: Entries, rule: Rule, slo: Slo | None) -> Iterator[Finding]:
     path = ("alerts", rule.name)
-    if slo is not None and rule.window == slo.period:
+    if slo is not None and rule.deploys is None and rule.window == slo.period:
         message = (
             f"the window is as long as the period of {slo.name}, so {rule.required} of them are "
             f"{format_duration(rule.window * rule.required)}; a shorter window tells in time, for example 1h"
@@ -122,6 +122,10 @@ def _without_effect(entries: Entries, rule: Rule) -> Iterator[Finding]:
     if given.min_bad is not None and not kinds & RATIOS:
         message = "min_bad counts for ratios only, and this alert has none; leave it out"
         yield _warning(entries, Code.WITHOUT_EFFECT, ("alerts", rule.name, "min_bad"), message)
+    for key in ("baseline", "baseline_context"):
+        if getattr(given, key) is not None and Kind.SCORE_DROP not in kinds:
+            message = f"{key} counts for score_drop only, and this alert has none; leave it out"
+            yield _warning(entries, Code.WITHOUT_EFFECT, ("alerts", rule.name, key), message)
     if given.min_samples is not None and kinds <= COUNTS:
         message = "min_samples does not count for error_count and request_count; leave it out"
         yield _warning(entries, Code.WITHOUT_EFFECT, ("alerts", rule.name, "min_samples"), message)
@@ -132,9 +136,10 @@ _ALWAYS, _NEVER = "is always true", "can never be true"
 
 def _constant(condition: Condition) -> str | None:
     """What to say of a condition that does not depend on the events."""
-    if condition.threshold == 0 and condition.op in {Op.GE, Op.LT}:
+    # A drop may be negative: a rise.
+    if condition.threshold == 0 and condition.op in {Op.GE, Op.LT} and condition.kind is not Kind.SCORE_DROP:
         return _ALWAYS if condition.op is Op.GE else _NEVER
-    if condition.kind in RATIOS and condition.threshold == 1 and condition.op in {Op.GT, Op.LE}:
+    if condition.kind in RATIOS | SCORES and condition.threshold == 1 and condition.op in {Op.GT, Op.LE}:
         return _NEVER if condition.op is Op.GT else _ALWAYS
     return None
 

@@ -107,7 +107,8 @@ class SourceConfig:
     """A topic and how its records become events.
 
     `surfaces` are in config order: an event belongs to the first whose `match` holds. Events that fail
-    `where` are skipped. `start` counts only when a source is read for the first time.
+    `where` are skipped. `start` counts only when a source is read for the first time. `deploying` are the surfaces that
+    are judged by run groups.
     """
 
     name: str
@@ -124,3 +125,4 @@ class SourceConfig:
     max_future: DurationUs = SECONDS_30
     start: Start = "earliest"
     schemas: SchemaFolder | RegistryConfig | None = None
+    deploying: tuple[str, ...] = ()

@@ -107,10 +107,9 @@ def _whole_seconds(written: object) -> DurationUs:
     return duration
 
 
-def _window(written: object) -> DurationUs:
-    if written == "deploy":
-        raise Refused(Code.NOT_SUPPORTED, "deploy is not supported yet; write a duration such as 5m")
-    return _whole_seconds(written)
+def _window(written: object) -> DurationUs | None:
+    """None: the events of a deploy."""
+    return None if written == "deploy" else _whole_seconds(written)
 
 
 def _positive(written: object) -> DurationUs:
@@ -205,7 +204,7 @@ FieldPath = Annotated[str, Written(_field, _TEXT)]
 Duration = Annotated[DurationUs, Written(parse_duration, _DURATION)]
 PositiveDuration = Annotated[DurationUs, Written(_positive, _DURATION)]
 Seconds = Annotated[DurationUs, Written(_whole_seconds, _DURATION)]
-Window = Annotated[DurationUs, Written(_window, _DURATION)]
+Window = Annotated[DurationUs | None, Written(_window, {"anyOf": [{"const": "deploy"}, _DURATION]})]
 Size = Annotated[int, Written(_size, {"type": "string", "pattern": "^[0-9]{1,12}(B|KiB|MiB|GiB)$"})]
 Natural = Annotated[int, Written(_count(0), _whole_number(0))]
 Positive = Annotated[int, Written(_count(1), _whole_number(1))]
