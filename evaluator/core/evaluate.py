@@ -506,16 +506,17 @@ class Evaluator:
 
     def _drop_if_idle(self, key: SeriesKey, series: _Series) -> None:
         """Let go of everything but what waits for an event that may never come, once nothing is left of the rest."""
-        let_go = [rule.name for rule in self._about[key.kind] if not rule.is_about_absence]
-        let_go = [name for name in let_go if name in series.progress]
-        idle = all(series.progress[name].next_end is None for name in let_go)
-        knows_runs = bool(series.waiting) or any(series.groups.values())
-        if idle and not knows_runs and not any(series.panes.values()):
-            for name in let_go:
-                del series.progress[name]
-            self._changed_progress.update(ProgressId(key, name) for name in let_go)
-            if not series.progress:
-                del self._series[key.surface][key]
+        if series.waiting or any(series.groups.values()) or any(series.panes.values()):
+            return
+        about = self._about[key.kind]
+        let_go = [rule.name for rule in about if not rule.is_about_absence and rule.name in series.progress]
+        if any(series.progress[name].next_end is not None for name in let_go):
+            return
+        for name in let_go:
+            del series.progress[name]
+        self._changed_progress.update(ProgressId(key, name) for name in let_go)
+        if not series.progress:
+            del self._series[key.surface][key]
 
     def _needed_from(self, key: SeriesKey, series: _Series, step: DurationUs, time: SourceTime) -> EpochUs:
         """Panes that end at or before this moment are in no window that is still to be decided."""
