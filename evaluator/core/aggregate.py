@@ -109,7 +109,7 @@ class Aggregator:
         self._panes: dict[tuple[int, DurationUs, int], list[Packed]] = {}
         self._runs: dict[int, list[RunEvent]] = {}
         self._collected: list[tuple[EventBatch, Int64s]] = []
-        self._size = self._held = self._pieces = 0
+        self._size = self._held = self._pieces = self._kept = 0
         self._before = self.time.watermark
         self._idle_advances: list[IdleAdvance] = []
         self._future_rejections: list[FutureRejection] = []
@@ -117,7 +117,7 @@ class Aggregator:
     @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
-        return 512 * self._pieces + 64 * self._size + 256 * sum(map(len, self._runs.values()))
+        return 512 * self._pieces + 64 * self._size + 256 * self._kept
 
     def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
         """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.
@@ -174,6 +174,7 @@ class Aggregator:
         for row, time, offset, failed, latency, scored, weighs, trace_id in rows:
             run = RunEvent(time, offset, deploy[row], context[row], failed, latency, scored, weighs, trace_id)
             self._runs.setdefault(int(events.series[row]), []).append(run)
+        self._kept += len(chosen)
         # A rule that changes begins after all that was read under the old ones, panes or not.
         self.newest_pane_end = EpochUs(max(self.newest_pane_end, max(columns[0]) + 1))
 

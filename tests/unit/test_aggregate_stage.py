@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from evaluator.core.event import SECOND, EpochUs
+from evaluator.core.event import FAILED, SECOND, UNKNOWN, EpochUs
 from evaluator.core.partial import FutureRejection, IdleAdvance
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused, Superseded
@@ -39,11 +39,11 @@ sources:
     out_of_orderness: 5s
     idle_after: 30s
     dedup: {dedup}
-    fields: {{time: t, id: i, failed: {{s: ">= 500"}}}}
+    fields: {{time: t, id: i, failed: {{s: ">= 500"}}, deploy: v}}
 surfaces:
   api: {{source: events}}
 alerts:
-  A: {{surface: api, when: error_count > {threshold}, window: 1m, severity: page}}
+  A: {{surface: api, when: error_count > {threshold}, window: {window}, severity: page}}
 """
 
 
@@ -54,11 +54,11 @@ def folder(tmp_path: Path) -> Path:
 
 def stage(
     folder: Path, *, decisions: Sequence[ClockDecision] = (), clock: bool = True, shards: int = 2, revision: int = 0,
-    dedup: int = 0, threshold: int = 1, accepts_loss: bool = False, original: int | None = None,
+    dedup: int = 0, threshold: int = 1, window: str = "1m", accepts_loss: bool = False, original: int | None = None,
 ) -> AggregateStage:  # fmt: skip
     """A stage of partition 0 of 1 that has begun afresh."""
     path = folder / "rules.yaml"
-    path.write_text(RULES.format(revision=revision, dedup=dedup, threshold=threshold))
+    path.write_text(RULES.format(revision=revision, dedup=dedup, threshold=threshold, window=window))
     timing = Timing(SECOND, uses_clock=clock, accepts_loss=accepts_loss)
     return AggregateStage(
         load_rules([path]),
@@ -111,6 +111,41 @@ def test_a_partition_that_is_idle_at_its_end_follows_the_clock(folder: Path) -> 
     for now in range(0, 36, 5):
         idle.apply(fetched(at=now, next_offset=1))
     assert seconds(idle) == 30
+
+
+def test_runs_of_deploys_go_to_the_shard_of_their_series_as_they_are(folder: Path) -> None:
+    read = fresh(folder, window="deploy")
+    read.apply(fetched(record(0, 0, v="a", s=500), record(1, 1), record(2, 30, v="b"), record(3, 20, v="b"), at=30))
+    (told,) = [partial for partial in partials(read) if partial.runs]
+    ((series, runs),) = told.runs
+    assert (series.surface, told.cells) == ("api", ())
+    # The last one is older than the watermark, 25 s after the start.
+    assert [(run.offset, run.deploy, run.failed, (run.time - START) // SECOND) for run in runs] == [
+        (0, "a", FAILED, 0), (1, "", UNKNOWN, 1), (2, "b", UNKNOWN, 30),
+    ]  # fmt: skip
+    assert read.tallies["late", "api"] == 1
+
+
+def test_where_deploys_are_judged_every_shard_is_told_the_time_each_minute(folder: Path) -> None:
+    idle = fresh(folder, window="deploy")
+    idle.apply(fetched(record(0, 0, v="a"), at=0))
+    partials(idle, 1)
+    told = []
+    for now in range(0, 300, 5):
+        idle.apply(fetched(at=now, next_offset=1))
+        if idle.due(EpochUs(START + now * SECOND)):
+            told.append((now, len(partials(idle, now))))
+    assert told == [(30, 2), (65, 2), (125, 2), (185, 2), (245, 2)]
+
+
+def test_the_end_of_the_input_is_told_to_every_shard(folder: Path) -> None:
+    """Also where the watermark is there already: what is as old as it is complete only now."""
+    ended = fresh(folder, window="deploy", clock=False)
+    ended.apply(fetched(record(0, 0, v="a"), record(1, 5), at=5))
+    partials(ended, 6)
+    ended.finish(EpochUs(START + 5 * SECOND))
+    assert [partial.time.is_over for partial in partials(ended, 7)] == [True, True]
+    assert ended.freeze(EpochUs(START + 8 * SECOND)) is None
 
 
 def test_a_partition_with_unread_records_is_never_advanced_by_a_clock(folder: Path) -> None:

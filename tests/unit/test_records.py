@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import orjson
@@ -13,7 +14,8 @@ from support.fold import Event, Fold
 from support.rules import rule, rules
 
 from evaluator.core.condition import Condition, Kind, Op
-from evaluator.core.event import FAILED, GOOD, MINUTE
+from evaluator.core.event import FAILED, GOOD, MINUTE, SECOND, DurationUs
+from evaluator.core.rule import Deploys
 from evaluator.wire.dead_letter import LIMIT, dead_letter
 from evaluator.wire.record import Input, Publisher, alert_headers, alert_record, dumps
 from evaluator.wire.schema import alert_schema
@@ -56,6 +58,55 @@ def test_an_alert_record_says_everything_in_the_schemas_order() -> None:
     assert shown["evidence"]["failing"][0] == {
         "trace_id": "5b8e", "time": "1970-01-01T00:00:00.000002Z", "latency": 0.731,
     }  # fmt: skip
+
+
+LOW = Condition("score < 0.75", "score", Kind.SCORE, Op.LT, Fraction(3, 4))
+DROP = Condition("score_drop > 10%", "score_drop", Kind.SCORE_DROP, Op.GT, Fraction(1, 10))
+
+
+def deployed(scores: dict[str, float], **changes: Any) -> list[dict[str, Any]]:
+    """The records of deploys with these scores, a run each, an hour apart and half a second late."""
+    of_deploys = Deploys(DurationUs(15 * MINUTE), runs=1, contexts=("main", "beta"))
+    fold = Fold(rules(rule(**{"conditions": (LOW,), "deploys": of_deploys, **changes})))
+    for number, (deploy, score) in enumerate(scores.items()):
+        at = number * 60 * MINUTE + SECOND // 2
+        fold.feed(0, [Event(number, at, GOOD, deploy=deploy, score=round(score * 10**6))])
+    fold.finish()
+    found = [alert_record(transition, PUBLISHER, [], late=False) for transition in fold.transitions]
+    return [orjson.loads(dumps(record)) for record in found]
+
+
+def test_an_alert_about_a_deploy_names_it_and_how_it_ends() -> None:
+    fired, resolved = deployed({"a": 0.7, "b": 0.9})
+    assert fired["windows"] == [{
+        "start": "1970-01-01T00:00:00.500Z", "end": "1970-01-01T00:00:00.500Z", "verdict": "BREACH",
+        "breached": ["score < 0.75"], "values": {"score": 0.7}, "estimate": [], "n": 1, "bad": 0,
+        "deploy": "a", "context": "main",
+    }]  # fmt: skip
+    assert fired["rule"] == {
+        "when": ["score < 0.75"], "window": "deploy", "every": "deploy", "consecutive": 1, "runs": 1, "settle": "15m",
+        "contexts": ["main", "beta"],
+    }  # fmt: skip
+    assert resolved["annotations"]["summary"] == "api: A recovered after 1h"
+    for record in (fired, resolved):
+        jsonschema.Draft202012Validator(alert_schema()).validate(record)
+
+
+@pytest.mark.parametrize(
+    ("scores", "changes", "summary"),
+    [
+        ({"a": 0.7}, {}, "score 0.7 < 0.75 in deploy a (0 of 1 failed in the last)"),
+        ({"a": 0.9, "b": 0.6}, {"conditions": (LOW, DROP)},
+         "score 0.6 < 0.75 and score_drop 33.33% > 10% in deploy b (0 of 1 failed in the last)"),
+        ({"a": 0.7, "b": 0.6}, {"required": 2},
+         "score 0.6 < 0.75 in 2 consecutive deploys, b the last (0 of 1 failed in the last)"),
+        ({"a": 0.7, "b": 0.9, "c": 0.5}, {"required": 2, "among": 3},
+         "score 0.5 < 0.75 in 2 of 3 deploys, c the last (0 of 1 failed in the last)"),
+    ],
+)  # fmt: skip
+def test_the_summary_of_an_alert_about_deploys(scores: dict[str, float], changes: dict[str, Any], summary: str) -> None:
+    (fired,) = deployed(scores, **changes)
+    assert fired["annotations"]["summary"] == f"api: {summary}"
 
 
 def test_an_alert_carries_cloudevents_headers() -> None:

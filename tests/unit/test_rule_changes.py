@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fold import Event, Fold
@@ -11,9 +12,11 @@ from support.rules import rule, rules
 
 from evaluator.core.aggregate import Aggregator
 from evaluator.core.alert import key_of
+from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.evaluate import Evaluator, Snapshot
-from evaluator.core.event import FAILED, GOOD, MINUTE, EpochUs, SeriesKey
+from evaluator.core.event import FAILED, GOOD, MINUTE, DurationUs, EpochUs, SeriesKey
 from evaluator.core.partial import Origin
+from evaluator.core.rule import Deploys, Rule
 
 if TYPE_CHECKING:
     from evaluator.core.alert import Transition
@@ -26,7 +29,9 @@ def snapshot_of(evaluator: Evaluator) -> Snapshot:
     panes = {place: pane for place in changes.panes if (pane := evaluator.pane(place)) is not None}
     progress = {place: found for place in changes.progress if (found := evaluator.progress(place)) is not None}
     totals = {place.series: evaluator.totals(place.series) for place in progress}
-    return Snapshot(evaluator.sources, evaluator.rules, panes, progress, totals)
+    waiting = {place: found for place in changes.waiting if (found := evaluator.waiting(place)) is not None}
+    groups = {place: found for place in changes.groups if (found := evaluator.group(place)) is not None}
+    return Snapshot(evaluator.sources, evaluator.rules, panes, progress, totals, waiting, groups)
 
 
 def restarted(before: Fold, changed: RuleSet) -> Fold:
@@ -133,3 +138,70 @@ def test_a_rule_that_begins_later_shows_the_same_evidence_however_its_first_wind
         after.commit(0)
     (fired,) = [t for t in after.transitions if t.rule.name == "Hour" and t.reason.value == "breached"]
     assert [event.trace_id for event in fired.failing] == ["t12"]
+
+
+LOW = Condition("score < 0.75", "score", Kind.SCORE, Op.LT, Fraction(3, 4))
+
+
+def about_deploys(**changes: Any) -> Rule:
+    """A rule over deploys that settle for five minutes."""
+    settle = DurationUs(5 * MINUTE)
+    return rule(conditions=(LOW,), deploys=Deploys(settle), window=settle, every=settle, **changes)
+
+
+def runs(*given: tuple[int, str, int]) -> list[Event]:
+    """Runs of (minute, deploy, score in hundredths), an offset each, of which the first is its minute."""
+    return [Event(minute, minute * MINUTE, deploy=deploy, score=score * 10**4) for minute, deploy, score in given]
+
+
+def with_runs(*given: tuple[int, str, int]) -> Fold:
+    fold = Fold(rules(about_deploys(), rule("Other")))
+    fold.feed(0, runs(*given))
+    fold.commit(0)
+    return fold
+
+
+def judged_after(before: Fold, changed: RuleSet, *given: tuple[int, str, int]) -> tuple[list[str], Fold]:
+    """The deploys that are judged under the changed rules, by what comes after the change."""
+    after = restarted(before, replace(changed, hash="sha256:new"))
+    after.commit(0)
+    after.feed(0, runs(*given))
+    after.finish(60 * MINUTE)
+    return [window.deploy or "" for judged, _, window in after.verdicts if judged.deploys is not None], after
+
+
+def test_a_changed_rule_does_not_judge_a_deploy_of_which_it_saw_the_end_only() -> None:
+    """`b` was open when the rule changed; `a` was closed, and stays so."""
+    before = with_runs((0, "a", 90), (1, "b", 90), (2, "b", 90))
+    changed = rules(about_deploys(definition="changed"), rule("Other"))
+    assert judged_after(before, changed, (3, "b", 10), (4, "a", 10), (5, "c", 10), (6, "d", 90))[0] == ["c", "d"]
+
+
+def test_a_rule_that_stays_goes_on_with_its_deploys() -> None:
+    before = with_runs((0, "a", 90), (1, "b", 90), (2, "b", 90))
+    after = judged_after(before, rules(about_deploys(), rule("Other")), (3, "b", 10), (4, "a", 10), (5, "c", 10))[1]
+    assert [(w.deploy, w.n) for judged, _, w in after.verdicts if judged.deploys is not None] == [("b", 3), ("c", 1)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [(rules(rule("Other")), "rule_removed"), (rules(about_deploys(definition="x"), rule("Other")), "rule_changed"),
+     (rules(rule(definition="x"), rule("Other")), "rule_changed")],
+)  # fmt: skip
+def test_a_rule_about_deploys_resolves_at_the_end_of_the_last_deploy_that_it_judged(
+    changed: RuleSet, reason: str
+) -> None:
+    before = with_runs((0, "a", 10), (3, "b", 10), (4, "b", 10), (5, "c", 10), (6, "c", 10))
+    assert said(before.transitions) == [("A", "breached", 0)]
+    after = restarted(before, replace(changed, hash="sha256:new"))
+    assert said(after.evaluator.decide().transitions) == [("A", reason, 4)]
+
+
+def test_runs_that_wait_and_groups_are_let_go_with_the_last_rule_about_deploys() -> None:
+    before = with_runs((0, "a", 90), (1, "b", 90), (2, "b", 90))
+    stored = snapshot_of(before.evaluator)
+    assert stored.waiting
+    assert {(place.deploy, group.pane is None) for place, group in stored.groups.items()} == {("a", True), ("b", False)}
+    changes = Evaluator(rules(rule("Other"), hash="sha256:new"), stored).changes()
+    assert set(changes.waiting) == stored.waiting.keys()
+    assert set(changes.groups) == stored.groups.keys()

@@ -7,7 +7,8 @@ import pytest
 from support.rules import rule, rules
 from support.shown import NOON, FixedClock, alert, breach, firing, minutes_before_noon, status, window
 
-from evaluator.core.event import MINUTE, EpochUs
+from evaluator.core.event import MINUTE, DurationUs, EpochUs
+from evaluator.core.rule import Deploys
 from evaluator.runtime.status import group_of
 from evaluator.runtime.view import TRANSITIONS_KEPT, Data, View
 
@@ -110,6 +111,21 @@ def test_a_blind_series_says_since_when() -> None:
 def test_nothing_happened_is_not_blind() -> None:
     view = view_of(status(data="no_data", windows=[window("NO_DATA", 1)]))
     assert [series.data for series in view.series()] == [Data.NO_DATA]
+
+
+def test_deploys_have_no_window_that_could_be_overdue() -> None:
+    view = View(rules(rule(deploys=Deploys(DurationUs(15 * MINUTE)))), FixedClock())
+    said = {"when": ["score < 0.75"], "window": "deploy", "every": "deploy", "consecutive": 1}
+    for record in (status(watermark=minutes_before_noon(60), rule=said), status(alertname="Gone", rule=said)):
+        view.apply(*record)
+    view.observe("events", EpochUs(NOON - 60 * MINUTE))
+    assert [series.data for series in view.series()] == [Data.OK, Data.OK]
+    assert [source.is_blind for source in view.sources()] == [False]
+
+
+def test_a_rule_about_deploys_that_waits_says_so_in_the_words_of_the_config() -> None:
+    (series,) = View(rules(rule(deploys=Deploys(DurationUs(15 * MINUTE)))), FixedClock()).series()
+    assert (series.data, series.status.rule.window, series.status.rule.every) == (Data.WAITING, "deploy", "deploy")
 
 
 def test_a_series_without_a_window_yet_is_as_blind_as_its_source() -> None:

@@ -198,6 +198,15 @@ async def test_an_absence_that_waits_for_its_first_window_has_no_labels_of_serie
     )  # fmt: skip
 
 
+async def test_a_deploy_is_told_by_its_name_and_its_scores(visit: Visit) -> None:
+    group = {"deploy": "4f2a<b>", "context": "main", "n": 3, "breached": ["score_drop > 10%"],
+             "values": {"score": 0.725, "score_drop": 0.1149}}  # fmt: skip
+    said = {"when": ["score < 0.7", "score_drop > 10%"], "window": "deploy", "every": "deploy", "consecutive": 1}
+    html = await text_of(await visit(status(windows=[window("BREACH", 1, **group)], rule=said)), "/")
+    assert "window deploy" in words(html)
+    assert "4f2a&lt;b&gt; (main), 11:58 to 11:59: breach; score 0.725, score_drop 11.49%, 0 of 3 failed" in html
+
+
 async def test_the_page_needs_no_script_and_looks_again_by_itself(visit: Visit) -> None:
     html = await text_of(await visit(firing()), "/")
     seen = Words(html)
