@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.decide import WINDOWS_KEPT, Proof, turn_of
 from evaluator.core.event import EpochUs
-from evaluator.core.runs import CLOSED, RunGroup, begun, median_of, stored
+from evaluator.core.runs import CLOSED, RunGroup, median_of, stored
 from evaluator.core.streak import INACTIVE, Phase, Reason, advance
 from evaluator.core.verdict import Effect, judge
 from evaluator.core.watermark import BEGINNING
@@ -93,7 +93,7 @@ class DeployWalk:
         if group is None:
             for other in [each for each in self._groups.open if each.context == place.context]:
                 self._close(other)
-            group = self._groups.open[place] = begun(event, self._rule.counted)
+            group = self._groups.open[place] = RunGroup.begun(event, self._rule.counted)
         else:
             group.add(event, self._rule.counted)
         if group.runs == self._deploys.runs:

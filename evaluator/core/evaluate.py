@@ -253,15 +253,14 @@ class Evaluator:
         was_of = {known.surface.name: known.surface.source for known in snapshot.rules.values()}
         for waiting_id, events in snapshot.waiting.items():
             surface = waiting_id.series.surface
-            fits = self._fits(waiting_id.series) and bool(self._of_deploys[surface])
-            if fits and was_of.get(surface) == self._rules.surfaces[surface].source:
+            if self._takes_runs(waiting_id.series) and was_of.get(surface) == self._rules.surfaces[surface].source:
                 self._of(waiting_id.series).waiting[waiting_id] = list(events)
             else:
                 self._changed_waiting.add(waiting_id)
         for group_id, group in snapshot.groups.items():
             known = self._known.get(group_id.rule)
             about = None if known is None or known.rule.deploys is None else known.rule.surface
-            if about == group_id.series.surface and self._fits(group_id.series):
+            if about == group_id.series.surface and self._takes_runs(group_id.series):
                 series, before = self._of(group_id.series), snapshot.progress[ProgressId(*group_id[:2])]
                 series.groups[group_id.rule].restore(Deploy(group_id.context, group_id.deploy), group)
                 series.progress[group_id.rule].newest = before.newest
@@ -356,7 +355,7 @@ class Evaluator:
         on_time = [event for event in events if event.time >= merged_until]
         if len(on_time) < len(events):
             self.tallies["late", key.surface] += len(events) - len(on_time)
-        if not on_time or not self._fits(key) or not self._of_deploys[key.surface]:
+        if not on_time or not self._takes_runs(key):
             return
         key = self._admitted(key)
         series = self._of(key)
@@ -381,6 +380,10 @@ class Evaluator:
         One that they do not is of a former config; every rule of its surface begins after its last pane.
         """
         return key.kind in self._about
+
+    def _takes_runs(self, key: SeriesKey) -> bool:
+        """Whether a series is judged by run groups; a surface as a whole that is split into series is not."""
+        return self._fits(key) and any(rule.deploys is not None for rule in self._about[key.kind])
 
     def _admitted(self, key: SeriesKey) -> SeriesKey:
         """The series itself, or its surface's overflow series where the surface is full."""

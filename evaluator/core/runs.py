@@ -46,32 +46,28 @@ class RunGroup:
     pane: Pane
     scores: dict[int, int] = field(default_factory=dict)
 
+    @classmethod
+    def begun(cls, event: RunEvent, thresholds: Sequence[int]) -> RunGroup:
+        """The group of a single event. Latencies over each of the `thresholds` are counted."""
+        return cls(_pane_of(event, thresholds), {} if event.score == NO_SCORE else {event.score: 1})
+
     @property
     def runs(self) -> int:
         """How many events there are, whatever they weigh."""
         return self.pane.events.n
 
     def add(self, event: RunEvent, thresholds: Sequence[int]) -> None:
-        """One more event. Latencies over each of the `thresholds` are counted."""
-        self.pane.merge(_pane_of(event, thresholds))
-        self._note(event)
-
-    def _note(self, event: RunEvent) -> None:
-        if event.score != NO_SCORE:
-            self.scores[event.score] = self.scores.get(event.score, 0) + 1
+        """One more event."""
+        other = RunGroup.begun(event, thresholds)
+        self.pane.merge(other.pane)
+        for score in other.scores:
+            self.scores[score] = self.scores.get(score, 0) + 1
 
     def sums(self, base: int | None) -> Sums:
         """What the group is judged by; `base` is the score that a drop is measured from, None: there is none."""
         sums = summed([pack(self.pane).counted])
         sums.scored = Scored(sum(self.scores.values()), median_of(self.scores), base)
         return sums
-
-
-def begun(event: RunEvent, thresholds: Sequence[int]) -> RunGroup:
-    """The group of a single event."""
-    group = RunGroup(_pane_of(event, thresholds))
-    group._note(event)  # noqa: SLF001  # its own module
-    return group
 
 
 def _pane_of(event: RunEvent, thresholds: Sequence[int]) -> Pane:

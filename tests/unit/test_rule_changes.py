@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fold import Event, Fold
-from support.rules import rule, rules
+from support.rules import absence, rule, rules
 
 from evaluator.core.aggregate import Aggregator
 from evaluator.core.alert import key_of
@@ -205,3 +205,12 @@ def test_runs_that_wait_and_groups_are_let_go_with_the_last_rule_about_deploys()
     changes = Evaluator(rules(rule("Other"), hash="sha256:new"), stored).changes()
     assert set(changes.waiting) == stored.waiting.keys()
     assert set(changes.groups) == stored.groups.keys()
+
+
+def test_groups_of_a_surface_that_is_split_now_are_let_go_though_it_is_still_judged_as_a_whole() -> None:
+    before = with_runs((0, "a", 90), (1, "b", 90), (2, "b", 90))
+    stored = snapshot_of(before.evaluator)
+    split = rules(about_deploys(definition="x"), absence("Silent", 5 * MINUTE), group_by=("f",), hash="sha256:new")
+    changes = Evaluator(split, stored).changes()
+    assert set(changes.groups) == stored.groups.keys()
+    assert set(changes.waiting) == stored.waiting.keys()
