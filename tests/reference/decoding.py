@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -131,7 +131,25 @@ def decode(
         latency=latency_of(fields, look),
         weight=weight_of(fields, look),
         series=series_of(rules, surfaces, look),
+        deploy=text_of(fields, "deploy", look),
+        context=text_of(fields, "context", look) or "main",
+        score=score_of(fields, look),
     )
+
+
+def text_of(fields: Mapping[str, Any], name: str, look: Callable[[str], Any]) -> str:
+    """A field's text, empty where there is none."""
+    return label_value(look(fields[name])) if name in fields else ""
+
+
+def score_of(fields: Mapping[str, Any], look: Callable[[str], Any]) -> int | None:
+    """The score in millionths; none of a run that failed is asked for by the examples."""
+    found = look(fields["score"]) if "score" in fields else None
+    if found is None:
+        return None
+    if not 0 <= found <= 1:
+        raise Rejected(BAD_VALUE)
+    return round(Fraction(str(found)) * 10**6)
 
 
 def identity(payload: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:

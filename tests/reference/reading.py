@@ -14,7 +14,7 @@ import yaml
 
 from evaluator.core.condition import Condition, Kind, Op
 from evaluator.core.event import DurationUs
-from evaluator.core.rule import GroupField, Policy, Rule, RuleSet, Slo, Source, Surface
+from evaluator.core.rule import Deploys, GroupField, Policy, Rule, RuleSet, Slo, Source, Surface
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ def condition(text: str) -> Condition:
     q = None
     if kind is Kind.QUANTILE:
         q = Fraction(1, 2) if name == "median" else Fraction(name[1:]) / 100
-    if kind in {Kind.ERROR_RATIO, Kind.SLOW_RATIO}:
+    if kind in {Kind.ERROR_RATIO, Kind.SLOW_RATIO, Kind.SCORE, Kind.SCORE_DROP}:
         threshold = ratio(value)
     elif kind in {Kind.ERROR_COUNT, Kind.REQUEST_COUNT}:
         threshold = Fraction(int(value))
@@ -116,7 +116,8 @@ def rule(name: str, found: Mapping[str, Any]) -> Rule:
     """An alert with its defaults."""
     when = found.get("when", [])
     conditions = [condition(each) for each in (when if isinstance(when, list) else [when])]
-    window = duration(found["window"] if "window" in found else found.get("every", "1m"))
+    deploys = deploys_of(found) if found.get("window") == "deploy" else None
+    window = deploys.settle if deploys else duration(found["window"] if "window" in found else found.get("every", "1m"))
     every = duration(found["every"]) if "every" in found else window
     if "expect_every" in found:
         text, patience = f"expect_every {found['expect_every']}", Fraction(duration(found["expect_every"]))
@@ -125,7 +126,8 @@ def rule(name: str, found: Mapping[str, Any]) -> Rule:
     if "for" in found:
         required = duration(found["for"]) // every
     expire_after = duration(found["expire_after"]) if "expire_after" in found else max(duration("24h"), 2 * window)
-    forget_after = duration(found["forget_after"]) if "forget_after" in found else max(duration("7d"), expire_after)
+    remembered = duration("30d" if deploys else "7d")
+    forget_after = duration(found["forget_after"]) if "forget_after" in found else max(remembered, expire_after)
     return Rule(
         name=name,
         surface=found["surface"],
@@ -146,4 +148,16 @@ def rule(name: str, found: Mapping[str, Any]) -> Rule:
         no_data=Policy(found.get("no_data", "hold")),
         low_traffic=Policy(found.get("low_traffic", "hold")),
         labels=found.get("labels", {}),
+        deploys=deploys,
+    )
+
+
+def deploys_of(found: Mapping[str, Any]) -> Deploys:
+    """How the events of a deploy become a group: section 9."""
+    return Deploys(
+        settle=duration(found.get("settle", "15m")),
+        runs=found.get("runs"),
+        baseline=found.get("baseline", 5),
+        contexts=tuple(found.get("contexts", ["main"])),
+        baseline_context=found.get("baseline_context", "main"),
     )
