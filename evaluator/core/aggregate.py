@@ -160,7 +160,7 @@ class Aggregator:
 
     def _keep_runs(self, events: EventBatch, before: Int64s) -> None:
         """Single events for the run groups: those that are not older than the watermark before their record."""
-        if events.runs is None or not self._deploying:
+        if events.runs is None:
             return
         on_time = self._in_deploys(events.series) & (events.time >= before)
         chosen = np.flatnonzero(on_time).tolist()
@@ -180,7 +180,13 @@ class Aggregator:
 
     def _in_deploys(self, series: Int32s) -> Bools:
         """Which events are of a surface that is judged by run groups."""
-        wanted = np.array([key.surface in self._deploying for key in self.table.keys] + [False])
+        if not self._deploying:
+            return np.zeros(len(series), dtype=bool)
+        return self._of(lambda surface: surface in self._deploying, series)
+
+    def _of(self, is_wanted: Callable[[str], bool], series: Int32s) -> Bools:
+        """Which events are of a surface that is wanted."""
+        wanted = np.array([is_wanted(key.surface) for key in self.table.keys] + [False])
         return wanted[series]  # UNMATCHED is -1: the last entry
 
     def idle(self, until: EpochUs) -> None:
@@ -259,8 +265,7 @@ class Aggregator:
             self._reduce_step(run, steps, step, late_anywhere)
 
     def _reduce_step(self, run: _Run, steps: StepsOfSurface, step: DurationUs, late_anywhere: Bools) -> None:
-        wanted = np.array([step in steps[key.surface] for key in self.table.keys] + [False])
-        rows = wanted[run.series]  # UNMATCHED is -1: the last entry
+        rows = self._of(lambda surface: step in steps[surface], run.series)
         slot = run.time // step
         late = rows & ((slot + 1) * step <= run.before)
         late_anywhere |= late

@@ -8,12 +8,17 @@ repeated one is seen at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from evaluator.core.event import DurationUs, EpochUs, SeriesKey, shard_of
 from evaluator.core.packed import Packed
 from evaluator.core.runs import RunEvent
 from evaluator.core.watermark import PartitionTime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_T = TypeVar("_T")
 
 
 class Cell(NamedTuple):
@@ -93,10 +98,13 @@ class Partial:
 
     def split(self, shards: int) -> list[Partial]:
         """One partial per shard, each with the cells and runs of the series that it owns."""
-        cells: list[list[tuple[SeriesKey, tuple[Cell, ...]]]] = [[] for _ in range(shards)]
-        for key, of_series in self.cells:
-            cells[shard_of(key, shards)].append((key, of_series))
-        runs: list[list[tuple[SeriesKey, tuple[RunEvent, ...]]]] = [[] for _ in range(shards)]
-        for key, events in self.runs:
-            runs[shard_of(key, shards)].append((key, events))
-        return [replace(self, cells=tuple(a), runs=tuple(b)) for a, b in zip(cells, runs, strict=True)]
+        dealt = zip(_dealt(self.cells, shards), _dealt(self.runs, shards), strict=True)
+        return [replace(self, cells=cells, runs=runs) for cells, runs in dealt]
+
+
+def _dealt(of_series: Iterable[tuple[SeriesKey, _T]], shards: int) -> list[tuple[tuple[SeriesKey, _T], ...]]:
+    """What each shard owns."""
+    dealt: list[list[tuple[SeriesKey, _T]]] = [[] for _ in range(shards)]
+    for each in of_series:
+        dealt[shard_of(each[0], shards)].append(each)
+    return [tuple(of_shard) for of_shard in dealt]

@@ -221,8 +221,8 @@ class AggregateStage:
 
     def _pieces(self, records: Records) -> list[Records]:
         """What is decoded together; at least one, also of nothing."""
-        size = self._decoder.at_once or len(records)
-        return [records[start : start + size] for start in range(0, len(records), size)] if records else [records]
+        size = self._decoder.at_once or len(records) or 1
+        return [records[start : start + size] for start in range(0, len(records) or 1, size)]
 
     def _add(self, records: Records, next_offset: int, now: EpochUs) -> bool:
         pieces = self._pieces(records)

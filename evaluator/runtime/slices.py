@@ -38,4 +38,4 @@ def slices(fetched: Fetched) -> Iterator[Slice]:
             whole -= held
             start, held = place, 0
         held += size
-    yield Slice(fetched._replace(records=records[start:] if start else records), whole)
+    yield Slice(fetched._replace(records=records[start:]), whole)

@@ -108,8 +108,10 @@ class Records(Sequence[Record]):
     @overload
     def __getitem__(self, at: slice) -> Records: ...
     def __getitem__(self, at: int | slice) -> Record | Records:
-        """A record, or a run of them."""
+        """A record, or a run of them; the run of all is these records themselves."""
         if isinstance(at, slice):
+            if at.indices(len(self)) == (0, len(self), 1):
+                return self
             return Records(self._rows[at], self.offsets[at], self.timestamps[at], self.values[at])
         return _record(self._rows[at])
 

@@ -141,6 +141,15 @@ def read_each(values: Iterable[bytes], width: int, events: Callable[[bytes], Seq
     return Read(columns, len(rows), position_of, index_of, faults.kept(), skipped)
 
 
+def reading_each(width: int, events: Callable[[bytes], Sequence[Row | Fault]]) -> Reader:
+    """A reader that asks for the events of one value after the other, and looks at nothing else of a record."""
+
+    def read(values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG001  # a Reader
+        return read_each(values, width, events)
+
+    return read
+
+
 def read_within(inner: Reader, payloads: Sequence[bytes | Fault], records: Records) -> Read:
     """The events of what records hold in a wrapping. A payload is a fault where it cannot be had."""
     kept = [position for position, payload in enumerate(payloads) if isinstance(payload, bytes)]

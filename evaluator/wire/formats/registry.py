@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from evaluator.wire import payload_schema
 from evaluator.wire.as_json import as_json
-from evaluator.wire.formats import Format, Read, Reader, Row, read_each
+from evaluator.wire.formats import Format, Reader, Row, reading_each
 from evaluator.wire.formats.json import row_of
 from evaluator.wire.rejection import Fault, Reason
 from evaluator.wire.schemas import Schemas
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evaluator.wire.config.model import SourceConfig
-    from evaluator.wire.records import Records
 
 _MAGIC = 0
 _HEADER = 5
@@ -50,10 +49,7 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
         row = payload if isinstance(payload, Fault) else row_of(payload, parts)
         return [row if isinstance(row, Fault) else tuple(map(as_json, row))]
 
-    def read(values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG001  # a Reader
-        return read_each(values, len(paths), event)
-
-    return read
+    return reading_each(len(paths), event)
 
 
 FORMATS = (

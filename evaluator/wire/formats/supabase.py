@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import FieldsConfig, SourceConfig, SourceDefaults
-from evaluator.wire.formats import Format, Read, Reader, Row, read_each
+from evaluator.wire.formats import Format, Reader, Row, reading_each
 from evaluator.wire.formats.json import JsonReader
 from evaluator.wire.gunzip import gunzipped
 from evaluator.wire.rejection import Fault
@@ -19,7 +19,6 @@ from evaluator.wire.rejection import Fault
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evaluator.wire.records import Records
 
 _STATUS, _TIME_TAKEN = "metadata.response.status_code", "metadata.execution_time_ms"
 _FUNCTION = "metadata.function_id"
@@ -35,11 +34,8 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
         plain = gunzipped(value, limit)
         return [plain] if isinstance(plain, Fault) else inner.events(plain)
 
-    def read(values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG001  # a Reader
-        # One after the other: unpacked, those of a fetch may be a thousand times as large.
-        return read_each(values, len(paths), events)
-
-    return read
+    # One after the other: unpacked, those of a fetch may be a thousand times as large.
+    return reading_each(len(paths), events)
 
 
 FORMATS = (
