@@ -1,8 +1,8 @@
 """Dead letters read back, and their records sent once more to where they stood.
 
 A re-published record is a copy at the end of its partition. In the same transaction a note goes beside its letter. So
-no letter is sent twice, however a run ends; and whoever takes the transactional id over reads only then what is noted, so
-two who do it at once do it once. A record with two letters, as of two apps that share the topic, is sent for each.
+no letter is sent twice, however a run ends; and whoever takes the transactional id over reads only then what is noted,
+so two who do it at once do it once. A record with two letters, as of two apps that share the topic, is sent for each.
 """
 
 from __future__ import annotations
