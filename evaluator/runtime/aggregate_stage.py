@@ -62,6 +62,13 @@ class Timing(NamedTuple):
     accepts_loss: bool = False
 
 
+class Taken(NamedTuple):
+    """How many records were taken in, and how many events of theirs were accepted."""
+
+    records: int
+    events: int
+
+
 class Observed(NamedTuple):
     """Since when a partition has been seen at its end without a new event, and when it was last looked at."""
 
@@ -193,48 +200,51 @@ class AggregateStage:
 
     # -- steady -----------------------------------------------------------------------------------------
 
-    def apply(self, fetched: Fetched) -> None:
+    def apply(self, fetched: Fetched) -> Fetched | None:
         """Decode and add what was fetched, applying recorded decisions at their offsets."""
         records = Records.of(fetched.records)
         self._decoder.check(records)
-        if self._prime_until > self._read_from:
-            records = self._primed(records)
-        rows = 0
-        while self._idle_advances and self._idle_advances[0].offset <= fetched.next_offset:
-            advance = self._idle_advances.pop(0)
-            split = max(rows, int(np.searchsorted(records.offsets, advance.offset)))
-            self._add(records[rows:split], max(advance.offset, self._aggregator.next_offset), fetched.at)
-            self._aggregator.idle(advance.until)
-            rows = split
-        accepted = self._add(records[rows:], fetched.next_offset, fetched.at)
+        taken = self._take_in(records, fetched)
+        rest = None
+        if taken.records < len(records):
+            rest = fetched._replace(records=records[taken.records :])
+            fetched = fetched._replace(next_offset=int(records.offsets[taken.records]))
         self._read_from = fetched.next_offset
         self.lag = max(0, fetched.high_watermark - fetched.next_offset)
         if self._may_decide:
-            self._observe(fetched, accepted=accepted)
+            self._observe(fetched, accepted=taken.events > 0)
+        return rest
 
-    def _primed(self, records: Records) -> Records:
-        """Show the records before the restart to the deduplication only; returns the others."""
-        seen = int(np.searchsorted(records.offsets, self._prime_until))
-        for piece in self._pieces(records[:seen]):
-            self._decoder.prime(piece, self._known_future)
-        return records[seen:]
+    def _take_in(self, records: Records, fetched: Fetched) -> Taken:
+        rows = events = 0
+        if self._prime_until > self._read_from:
+            # Those before the restart are for the deduplication only.
+            before = records[: int(np.searchsorted(records.offsets, self._prime_until))]
+            rows = self._decoder.prime(before, self._known_future)
+            if rows < len(before):
+                return Taken(rows, 0)
+        while self._idle_advances and self._idle_advances[0].offset <= fetched.next_offset:
+            advance = self._idle_advances[0]
+            split = max(rows, int(np.searchsorted(records.offsets, advance.offset)))
+            until = max(advance.offset, self._aggregator.next_offset)
+            added = self._add(records[rows:split], until, fetched.at)
+            rows, events = rows + added.records, events + added.events
+            if rows < split:
+                return Taken(rows, events)
+            del self._idle_advances[0]
+            self._aggregator.idle(advance.until)
+        added = self._add(records[rows:], fetched.next_offset, fetched.at)
+        return Taken(rows + added.records, events + added.events)
 
-    def _pieces(self, records: Records) -> list[Records]:
-        """What is decoded together; at least one, also of nothing."""
-        size = self._decoder.at_once or len(records) or 1
-        return [records[start : start + size] for start in range(0, len(records) or 1, size)]
-
-    def _add(self, records: Records, next_offset: int, now: EpochUs) -> bool:
-        pieces = self._pieces(records)
-        ends = [*(int(piece.offsets[0]) for piece in pieces[1:]), next_offset]
-        accepted = [self._add_piece(piece, end, now) for piece, end in zip(pieces, ends, strict=True)]
-        return any(accepted)
-
-    def _add_piece(self, records: Records, next_offset: int, now: EpochUs) -> bool:
+    def _add(self, records: Records, next_offset: int, now: EpochUs) -> Taken:
+        """Decode and add as many of the records as a turn may take; up to `next_offset`, if it was all of them."""
         if next_offset <= self._aggregator.next_offset and not records:
-            return False
+            return Taken(0, 0)
         clock = now if self._may_decide else None
         decoded = self._decoder.decode(records, self._aggregator.table, clock, self._known_future)
+        if decoded.records < len(records):
+            next_offset = int(records.offsets[decoded.records])
+            records = records[: decoded.records]
         first = int(records.offsets[0]) if records else next_offset
         by_clock = [FutureRejection(r.offset, r.index) for r in decoded.rejections if r.by_clock]
         before = self._aggregator.time.watermark
@@ -254,7 +264,7 @@ class AggregateStage:
                 letter = self._letter(list(of_record), record, accepted=int(others[1] - others[0]))
                 self._letters.append(letter)
                 self._letters_weigh += _weight_of(letter)
-        return len(decoded.events) > 0
+        return Taken(decoded.records, len(decoded.events))
 
     def _letter(self, rejections: Sequence[Rejection], record: Record, accepted: int) -> Outgoing:
         """One letter a record: a batch of a thousand bad events is one record to look at, not a thousand."""

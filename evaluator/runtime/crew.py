@@ -243,24 +243,28 @@ class Crew:
                 if taken and taken + size > SLICE_BYTES:
                     taken = 0
                     await asyncio.sleep(0)
-                if not self._apply(task, part):
+                if not await self._apply_all(task, part):
                     break
                 taken += size
         return count
 
-    def _apply(self, task: Task, fetched: Fetched) -> bool:
-        """Hand it to the task; returns whether more may follow."""
-        if self.tasks.get(task.stage.input) is not task or task.state is not TaskState.RUNNING:
-            return False
-        try:
-            task.apply(fetched)
-        except Superseded as error:
-            self._rest(task, error)
-        except SchemasMissing as missing:
-            self._wait_for_schemas(task, missing)
-        else:
-            return True
-        return False
+    async def _apply_all(self, task: Task, fetched: Fetched) -> bool:
+        """Hand it to the task, which may want a turn for the others in between; returns whether more may follow."""
+        rest: Fetched | None = fetched
+        while rest is not None:
+            if rest is not fetched:
+                await asyncio.sleep(0)
+            if self.tasks.get(task.stage.input) is not task or task.state is not TaskState.RUNNING:
+                return False
+            try:
+                rest = task.apply(rest)
+            except Superseded as error:
+                self._rest(task, error)
+                return False
+            except SchemasMissing as missing:
+                self._wait_for_schemas(task, missing)
+                return False
+        return True
 
     def _wait_for_schemas(self, task: Task, missing: SchemasMissing) -> None:
         """Read no further until they are known, then again what was fetched. The other partitions go on."""

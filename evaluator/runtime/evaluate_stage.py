@@ -160,7 +160,7 @@ class EvaluateStage:
     # -- steady -----------------------------------------------------------------------------------------
 
     def apply(self, fetched: Fetched) -> None:
-        """Merge the partials that were fetched, and decide what they ripened.
+        """Merge all the partials that were fetched, and decide what they ripened.
 
         Raises `Superseded` before the first one that was made under a newer revision of the rules is merged.
         """

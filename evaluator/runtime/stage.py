@@ -78,8 +78,8 @@ class Stage(Protocol):
     def sequence_of(self, records: Sequence[Record]) -> int | None:
         """The newest committed sequence among records of `own`."""
 
-    def apply(self, fetched: Fetched) -> None:
-        """Take in what one fetch of the input returned, also when that is nothing.
+    def apply(self, fetched: Fetched) -> Fetched | None:
+        """Take in what one fetch of the input returned, also when that is nothing; returns what was too much at once.
 
         Raises `Superseded`; and `SchemasMissing`, where nothing of it was taken in.
         """

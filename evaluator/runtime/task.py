@@ -124,9 +124,9 @@ class Task:
 
     # -- steady -------------------------------------------------------------------------------------------
 
-    def apply(self, fetched: Fetched) -> None:
-        """Hand what was fetched to the stage. Raises `Superseded` and `SchemasMissing`."""
-        self.stage.apply(fetched)
+    def apply(self, fetched: Fetched) -> Fetched | None:
+        """Hand what was fetched to the stage; returns what it left. Raises `Superseded` and `SchemasMissing`."""
+        return self.stage.apply(fetched)
 
     @property
     def is_due(self) -> bool:

@@ -59,7 +59,7 @@ __all__ = ["Decoded", "Reason", "Record", "Rejection", "SourceDecoder"]
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a run of records gave.
+    """What a run of records gave, `records` of them: behind those there was enough for one turn.
 
     `rejections` are in log order; of a record with many, one stands for several. `skipped` counts records without
     events and events that `where` keeps out, `duplicates` events that were dropped; the other counts are about accepted
@@ -67,6 +67,7 @@ class Decoded:
     were too long for a label.
     """
 
+    records: int
     events: EventBatch
     rejections: list[Rejection]
     skipped: int
@@ -137,7 +138,6 @@ class SourceDecoder:
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
         format_ = formats.get(source.format)
-        self.at_once = format_.at_once
         self._fields = fields = source.fields
         self._time = fields.time or RECORD_TIMESTAMP
         self._classifier = Classifier(source.surfaces)
@@ -183,14 +183,13 @@ class SourceDecoder:
         now: EpochUs | None,
         recorded: Collection[tuple[int, int]] = (),
     ) -> Decoded:
-        """Decode `records`, whose offsets ascend, and number their series in `table`.
+        """Decode `records`, whose offsets ascend, and number their series in `table`; as many as a turn may take.
 
         `now` is our clock, None where no clock may decide (it is plus infinity then). `recorded`, best a set, holds
         (offset, index) of the events that a clock rejected in an earlier run: they are rejected again.
         """
         outcome = _Outcome()
-        records = Records.of(records)
-        events = self._admitted(records, now, recorded, outcome)
+        events, records = self._admitted(Records.of(records), now, recorded, outcome)
         latency = self._latencies(events)
         bad = latency == column.BAD
         fields = self._classifier.fields
@@ -210,6 +209,7 @@ class SourceDecoder:
             runs=self._runs(events, failed),
         )
         return Decoded(
+            len(records),
             batch,
             outcome.rejections(),
             outcome.skipped,
@@ -219,22 +219,33 @@ class SourceDecoder:
             oversized_groups=classes.oversized,
         )
 
-    def prime(self, records: Sequence[Record], recorded: Collection[tuple[int, int]] = ()) -> None:
-        """Learn the ids of the `dedup` offsets before those that are decoded next. Counts nothing."""
-        if self._dedup is not None:
-            self._admitted(Records.of(records), None, recorded, _Outcome())
+    def prime(self, records: Sequence[Record], recorded: Collection[tuple[int, int]] = ()) -> int:
+        """Learn the ids of the `dedup` offsets before those that are decoded next. Counts nothing.
+
+        Returns of how many of the records, as `decode` does.
+        """
+        if self._dedup is None:
+            return len(records)
+        _, read = self._admitted(Records.of(records), None, recorded, _Outcome())
+        return len(read)
 
     def _admitted(
         self, records: Records, now: EpochUs | None, recorded: Collection[tuple[int, int]], outcome: _Outcome
-    ) -> _Events:
-        events = self._filtered(self._all(records, outcome), outcome)
+    ) -> tuple[_Events, Records]:
+        """What is accepted, and the records that were read."""
+        events, records = self._all(records, outcome)
+        events = self._filtered(events, outcome)
         events = self._valued(events, records, outcome)
         events = self._guarded(events, records, now, recorded, outcome)
-        return self._deduplicated(events, records, outcome)
+        return self._deduplicated(events, records, outcome), records
 
-    def _all(self, records: Records, outcome: _Outcome) -> _Events:
-        live, positions = self._readable(records, outcome)
+    def _all(self, records: Records, outcome: _Outcome) -> tuple[_Events, Records]:
+        live, positions = self._readable(records)
         read = self._read(cast("list[bytes]", live.values), live)
+        if read.until is not None:
+            records = records[: int(positions[read.until])]
+        if len(live) < len(records) or read.until is not None:
+            self._count_unreadable(records, outcome)
         outcome.skipped += read.skipped
         for number, event, fault in read.faults:
             outcome.faults.add(int(live.offsets[number]), event, fault)
@@ -246,24 +257,25 @@ class SourceDecoder:
             of_record = get(records)
             columns.append([of_record[position] for position in positions.tolist()])
             kinds = None if kinds is None else [*kinds, frozenset(map(type, columns[-1]))]
-        return _Events(columns, kinds, positions, index, time=np.zeros(read.count, dtype=np.int64))
+        return _Events(columns, kinds, positions, index, time=np.zeros(read.count, dtype=np.int64)), records
 
-    def _readable(self, records: Records, outcome: _Outcome) -> tuple[Records, Int64s]:
+    def _readable(self, records: Records) -> tuple[Records, Int64s]:
         """The records that have a value of acceptable size, and where they stand in `records`."""
         values = records.values
         limit = self._source.max_record_bytes
         if None not in values and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # the test tells
             return records, np.arange(len(records), dtype=np.int64)
-        kept = []
-        for position, value in enumerate(values):
+        kept = [position for position, value in enumerate(values) if value is not None and len(value) <= limit]
+        return records.only(kept), np.array(kept, dtype=np.int64)
+
+    def _count_unreadable(self, records: Records, outcome: _Outcome) -> None:
+        limit = self._source.max_record_bytes
+        for offset, value in zip(records.offsets.tolist(), records.values, strict=True):
             if value is None:
                 outcome.skipped += 1
             elif len(value) > limit:
                 detail = f"{len(value)} bytes are more than max_record_bytes, {limit}"
-                outcome.faults.add(int(records.offsets[position]), 0, Fault(Reason.TOO_LARGE, detail))
-            else:
-                kept.append(position)
-        return records.only(kept), np.array(kept, dtype=np.int64)
+                outcome.faults.add(offset, 0, Fault(Reason.TOO_LARGE, detail))
 
     def _values(self, events: _Events, paths: Sequence[str]) -> list[Column]:
         return [events.columns[self._column[path]] for path in paths]

@@ -13,16 +13,16 @@ Attributes are a flat list of keys with dots, so a path is first of all such a k
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import attrgetter, sub
 from typing import TYPE_CHECKING, Any, cast
 
 from evaluator.wire.config.matcher import Matcher
-from evaluator.wire.config.model import FieldsConfig, SourceDefaults
+from evaluator.wire.config.model import MAX_RECORD_EVENTS, FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
-from evaluator.wire.formats import Read
+from evaluator.wire.formats import EVENTS_AT_ONCE, Read, too_many
 from evaluator.wire.number import number_of
 from evaluator.wire.rejection import Fault, Faults
 
@@ -71,11 +71,16 @@ class Scope:
     pick: Pick
 
 
-class SpanReader:
-    """Reads the values at `paths` of the spans that `scopes` finds in the value of a record."""
+FindsScopes = Callable[[bytes], Iterable[Scope | Fault] | Fault]
+"""Finds the spans of a request, perhaps scopes without any, and what is in their place but none; a fault where a value
+is no request. Those that are looked at no further cost nothing but what their bytes are parsed to."""
 
-    def __init__(self, paths: Sequence[str], scopes: Callable[[bytes], Sequence[Scope | Fault]]) -> None:
-        self._paths, self._scopes = paths, scopes
+
+class SpanReader:
+    """Reads the values at `paths` of the spans that `scopes` finds in the value of a record, of `most` spans."""
+
+    def __init__(self, paths: Sequence[str], scopes: FindsScopes, most: int = MAX_RECORD_EVENTS) -> None:
+        self._paths, self._scopes, self._most = paths, scopes, most
         self._attributes = _Attributes([path for path in paths if path not in _OWN and path != _SCOPE_NAME])
 
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG002  # a Reader
@@ -85,9 +90,13 @@ class SpanReader:
         index: list[int] = []
         faults = Faults()
         skipped = 0
+        until = None
         for place, value in enumerate(values):
+            if len(position) >= EVENTS_AT_ONCE:
+                until = place
+                break
             count = 0
-            for found in self._scopes(value):
+            for found in self._bounded(value):
                 events = 1
                 if isinstance(found, Fault):
                     faults.add(place, count, found)
@@ -98,7 +107,23 @@ class SpanReader:
                     index += range(count, count + events)
                 count += events
             skipped += not count
-        return Read(self._columns(scopes), len(position), position, index, faults.kept(), skipped)
+        return Read(self._columns(scopes), len(position), position, index, faults.kept(), skipped, until=until)
+
+    def _bounded(self, value: bytes) -> Sequence[Scope | Fault]:
+        """The scopes of a value that have spans, and what is none; only a fault where those are too many."""
+        found = self._scopes(value)
+        if isinstance(found, Fault):
+            return [found]
+        kept: list[Scope | Fault] = []
+        count = 0
+        for each in found:
+            spans = 1 if isinstance(each, Fault) else len(each.spans)
+            count += spans or 1  # else nothing at all would take any time
+            if count > self._most:
+                return [too_many(self._most)]
+            if spans:
+                kept.append(each)
+        return kept
 
     def _columns(self, scopes: Sequence[Scope]) -> list[Column]:
         spans = list(chain.from_iterable(scope.spans for scope in scopes))

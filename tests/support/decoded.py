@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from evaluator.wire.config.model import SourceConfig
+    from evaluator.wire.decode import Decoded
 
 NOON = 1_769_601_600_000
 """2026-01-28T12:00:00Z in milliseconds."""
@@ -40,7 +41,7 @@ class Event:
     trace_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """What became of all records. Rejections are (offset, index, reason)."""
 
@@ -96,14 +97,26 @@ def seen_by(config: SourceConfig, *records: Record) -> Seen:
     """Decode the records of one partition of this source, of which a registry is asked for the schemas first."""
     learn_named(config, [each.value for each in records])
     table = SeriesTable({surface.name: surface.max_series for surface in config.surfaces})
-    decoded = SourceDecoder(config).decode(records, table, None)
+    decoder, whole = SourceDecoder(config), Seen([])
+    while records:
+        decoded = decoder.decode(records, table, None)
+        records = records[decoded.records :]
+        whole.events += _events_of(decoded, table)
+        whole.rejections += [(each.offset, each.index, str(each.reason)) for each in decoded.rejections]
+        whole.skipped += decoded.skipped
+        whole.duplicates += decoded.duplicates
+        whole.bad_latencies += decoded.bad_latencies
+    return whole
+
+
+def _events_of(decoded: Decoded, table: SeriesTable) -> list[Event]:
     batch = decoded.events
     weights = [1] * len(batch) if batch.weight is None else batch.weight.tolist()
     columns = zip(
         batch.time.tolist(), batch.failed.tolist(), batch.latency.tolist(), batch.series.tolist(), weights,
         batch.trace_ids(range(len(batch))), strict=True,
     )  # fmt: skip
-    events = [
+    return [
         Event(
             time - NOON * 1000,
             _OUTCOMES[failed],
@@ -114,8 +127,6 @@ def seen_by(config: SourceConfig, *records: Record) -> Seen:
         )
         for time, failed, latency, series, weight, trace_id in columns
     ]
-    rejections = [(each.offset, each.index, str(each.reason)) for each in decoded.rejections]
-    return Seen(events, rejections, decoded.skipped, decoded.duplicates, decoded.bad_latencies)
 
 
 def events(source: Mapping[str, Any], *values: bytes | str | object, group_by: Sequence[str] = ()) -> list[Event]:

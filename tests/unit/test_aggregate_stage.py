@@ -93,6 +93,13 @@ def fetched(*records: Record, at: float, next_offset: int | None = None, end: in
     return Fetched(records, after, after if end is None else end, EpochUs(START + round(at * SECOND)))
 
 
+def apply_all(stage: AggregateStage, fetched: Fetched) -> None:
+    """Take it in, however many turns it wants for that."""
+    rest: Fetched | None = fetched
+    while rest is not None:
+        rest = stage.apply(rest)
+
+
 def seconds(stage: AggregateStage) -> float:
     """The watermark in seconds after the start."""
     return (stage.watermark - START) / SECOND
@@ -441,7 +448,7 @@ def test_what_a_fetch_unpacks_to_is_not_in_memory_at_once(tmp_path: Path) -> Non
     unpacking.restore([], (0, 0), None)
     unpacking.freeze(EpochUs(START))
     tracemalloc.start()
-    unpacking.apply(fetched(*(Record(offset, START // 1000, None, value) for offset in range(64)), at=0))
+    apply_all(unpacking, fetched(*(Record(offset, START // 1000, None, value) for offset in range(64)), at=0))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (unpacking.tallies["records", "events", "ok"], unpacking.next_offset) == (64, 64)

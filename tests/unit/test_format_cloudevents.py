@@ -46,6 +46,41 @@ def binary(offset: int = 0, data: object = DATA, **changes: Any) -> Record:
     return record(offset, data, {"content-type": "application/json", **headers})
 
 
+@pytest.mark.parametrize(("unit", "per_ms"), [("s", 0.001), ("ms", 1), ("us", 1000), ("ns", 1_000_000), ("auto", 1)])
+def test_the_records_time_stands_in_whatever_unit_times_have(unit: str, per_ms: float) -> None:
+    source = {**SOURCE, "fields": {**SOURCE["fields"], "time_unit": unit}}
+    told = structured(1, time=NOON * per_ms if unit == "s" else int(NOON * per_ms))
+    assert [event.after_noon for event in seen(source, structured(0, time=None), told).events] == [0, 0]
+
+
+PLAIN = {"content-type": "text/plain; charset=utf-8"}
+
+
+def test_data_that_are_said_to_be_no_json_have_no_fields_and_are_no_fault() -> None:
+    """Events of all types of an application share a topic; `where` is asked afterwards."""
+    ce = {f"ce_{name}": text for name, text in attributes(type="shop.noted").items()}
+    binary_text = record(0, b"hello", {**PLAIN, **ce})
+    structured_text = structured(1, type="shop.noted", datacontenttype="text/plain", data="hello")
+    in_base64 = structured(2, type="shop.noted", datacontenttype="image/png", data=None, data_base64="iVBORw==")
+    found = seen({**SOURCE, "where": {"ce.type": "shop.paid"}}, binary_text, structured_text, in_base64, structured(3))
+    assert found == Seen([replace(EVENT, group=())], skipped=3)
+    # All of one source and id: without deduplication they are three.
+    found = seen(SOURCE, binary_text, structured_text, in_base64)
+    assert found == Seen([replace(EVENT, outcome="unknown", latency=None, group=())] * 3)
+
+
+def test_an_object_is_read_whatever_its_type_is_said_to_be() -> None:
+    ce = {f"ce_{name}": text for name, text in attributes().items()}
+    octets = record(0, DATA, {"content-type": "application/octet-stream", **ce})
+    named = structured(1, datacontenttype="application/vnd.shop+json; charset=utf-8")
+    assert seen(SOURCE, octets, named) == Seen([replace(EVENT, group=())] * 2)
+
+
+@pytest.mark.parametrize("kind", [None, "application/json", "text/json", "application/vnd.shop+json"])
+def test_data_that_are_said_to_be_json_have_to_be_an_object(kind: str | None) -> None:
+    assert seen(SOURCE, structured(datacontenttype=kind, data="hello")) == Seen([], [(0, 0, "wrong_shape")])
+
+
 @pytest.mark.parametrize("made", [structured(), binary()], ids=["structured", "binary"])
 def test_both_modes_give_the_same_event(made: Record) -> None:
     assert seen(SOURCE, made, group_by=GROUPS) == Seen([GROUPED])

@@ -74,6 +74,12 @@ def test_a_status_of_error_is_a_failure_however_it_is_written(code: object) -> N
     assert of_span(status={"code": code, "message": "no"}).outcome == "failed"
 
 
+@pytest.mark.parametrize("status", ["ERROR", 2, [{"code": 2}], True])
+def test_a_status_that_is_no_object_is_a_fault_and_not_good(status: object) -> None:
+    found = seen(JSON, record(0, request(span(status=status), span())))
+    assert (len(found.events), found.rejections) == (1, [(0, 0, "wrong_shape")])
+
+
 @pytest.mark.parametrize("status", [None, {}, {"code": 0}, {"code": 1}, {"code": "STATUS_CODE_OK"}, {"code": None}])
 def test_any_other_status_or_none_is_no_failure(status: object) -> None:
     assert of_span(status=status).outcome == "good"
@@ -445,6 +451,7 @@ def test_spans_in_pieces_have_one_resource() -> None:
     """What is no span parts them: a scope of each piece."""
     value = request(*[span(), 0] * 3)
     scopes = [each for each in otlp_json.scopes_of(json.dumps(value).encode()) if isinstance(each, Scope)]
+    scopes = [each for each in scopes if each.spans]
     assert (len(scopes), len({id(each.resource) for each in scopes})) == (3, 1)
 
 

@@ -187,7 +187,9 @@ def test_records_of_ten_thousand_spans_are_a_slice_each_and_come_out_as_if_they_
         stage.restore([], (0, 0), None)
         stage.freeze(NOON)
         for part in parts:
-            stage.apply(part)
+            rest: Fetched | None = part
+            while rest is not None:
+                rest = stage.apply(rest)
         return stage.freeze(NOON), stage.tallies
 
     parts = [part.fetched for part in slices(whole)]

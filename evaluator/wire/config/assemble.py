@@ -95,6 +95,7 @@ def _source_config(
         where=_where(entry),
         batch=formats.get(entry.format).batch or entry.batch,
         max_record_bytes=entry.max_record_bytes,
+        max_record_events=entry.max_record_events,
         dedup=entry.dedup,
         out_of_orderness=_out_of_orderness(entry),
         idle_after=entry.idle_after,

@@ -21,6 +21,8 @@ Start = Literal["earliest", "latest"]
 
 SECONDS_30 = DurationUs(30_000_000)
 MEBIBYTES_4 = 4 * 2**20
+MAX_RECORD_EVENTS = 20_000
+"""More than a record of 1 MiB holds, which is what brokers take unless told otherwise: a span has 60 bytes or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class SourceConfig:
     where: Matcher | None = None
     batch: Batch = "one"
     max_record_bytes: int = MEBIBYTES_4
+    max_record_events: int = MAX_RECORD_EVENTS
     dedup: int = 0
     out_of_orderness: DurationUs = SECONDS_30
     idle_after: DurationUs = SECONDS_30

@@ -22,7 +22,7 @@ from evaluator.errors import ConfigError
 from evaluator.wire.column import Column, Kinds
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import Batch, SourceConfig, SourceDefaults
-from evaluator.wire.rejection import Fault, Faults
+from evaluator.wire.rejection import Fault, Faults, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Row = tuple[object, ...]
 """JSON values; strings hold no half surrogates."""
+
+EVENTS_AT_ONCE = 16_384
+"""What is made of so many fits into a turn of the event loop, and the arrays of columns are worth their while."""
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Read:
     it is; both are None where every record gave exactly one. `faults` holds what gave no event, with its position and
     index; of a record with many, one stands for several. `skipped` counts records and events that carry nothing to
     judge. `kinds` are types of which the values of each column are, some perhaps of none of its values; None where
-    nobody knows.
+    nobody knows. `until`: how many of the records were read, where that was not all of them.
     """
 
     columns: list[Column]
@@ -51,6 +54,7 @@ class Read:
     faults: list[tuple[int, int, Fault]] = field(default_factory=list)
     skipped: int = 0
     kinds: list[Kinds] | None = None
+    until: int | None = None
 
 
 class Reader(Protocol):
@@ -60,6 +64,9 @@ class Reader(Protocol):
         """Read `values`, which are the values of `records` (none of them None). Total: no bytes make it raise.
 
         But where they name schemas: those have to be known, else it raises `SchemasMissing`.
+
+        Where records hold many events it stops behind the one with which there are `EVENTS_AT_ONCE`. A record of more
+        events than the source takes is one fault, before anything is made of them.
 
         Which events there are, and which are faults, does not depend on the paths: those that nobody needs yet are
         asked for later, of the events that were found. With the batch form "one" a record has one event at most.
@@ -74,8 +81,7 @@ class Format:
     own time, latency, filter), where the config says nothing. `batch` is how many events its records hold; None where
     the config says it. `needs` are modules of the optional `extra` without which it cannot read anything. `only` is
     what the format is about: anything else in its topic is skipped, whatever filter the config has beside it.
-    `schema_of` gives the id of the schema that a value names, None where it names none. `at_once` is how many records
-    are decoded together, where they unpack to much more than they are.
+    `schema_of` gives the id of the schema that a value names, None where it names none.
     """
 
     name: str
@@ -86,7 +92,6 @@ class Format:
     needs: tuple[str, ...] = ()
     only: Matcher | None = None
     schema_of: Callable[[bytes], int | None] | None = None
-    at_once: int | None = None
 
     @property
     def is_installed(self) -> bool:
@@ -122,12 +127,21 @@ def _formats() -> Mapping[str, Format]:
     return {each.name: each for module in modules for each in module.FORMATS}
 
 
+def too_many(most: int) -> Fault:
+    """What a record with more than `most` events is."""
+    return Fault(Reason.TOO_LARGE, f"more than {most} events, which is max_record_events")
+
+
 def read_each(values: Iterable[bytes], width: int, events: Callable[[bytes], Sequence[Row | Fault]]) -> Read:
     """The events of records that hold any number of them each, as rows of `width`. A record without any is skipped."""
+    until = None
     rows: list[Row] = []
     faults = Faults()
     position_of, index_of, skipped = [], [], 0
     for position, value in enumerate(values):
+        if len(rows) >= EVENTS_AT_ONCE:
+            until = position
+            break
         found = events(value)
         skipped += not found
         for index, event in enumerate(found):
@@ -138,7 +152,7 @@ def read_each(values: Iterable[bytes], width: int, events: Callable[[bytes], Seq
                 position_of.append(position)
                 index_of.append(index)
     columns: list[Column] = [*zip(*rows, strict=True)] if rows else [()] * width
-    return Read(columns, len(rows), position_of, index_of, faults.kept(), skipped)
+    return Read(columns, len(rows), position_of, index_of, faults.kept(), skipped, until=until)
 
 
 def reading_each(width: int, events: Callable[[bytes], Sequence[Row | Fault]]) -> Reader:
@@ -154,6 +168,9 @@ def read_within(inner: Reader, payloads: Sequence[bytes | Fault], records: Recor
     """The events of what records hold in a wrapping. A payload is a fault where it cannot be had."""
     kept = [position for position, payload in enumerate(payloads) if isinstance(payload, bytes)]
     read = inner([payload for payload in payloads if isinstance(payload, bytes)], records.only(kept))
+    if read.until is not None:
+        read.until = kept[read.until]
+        payloads = payloads[: read.until]
     read.faults = [(kept[position], index, fault) for position, index, fault in read.faults]
     read.faults += [(position, 0, fault) for position, fault in enumerate(payloads) if isinstance(fault, Fault)]
     read.position = [kept[position] for position in (range(read.count) if read.position is None else read.position)]

@@ -21,7 +21,7 @@ from evaluator.wire.config.model import FieldsConfig, SourceDefaults
 from evaluator.wire.dedup import is_masked
 from evaluator.wire.field import lookup, text_of
 from evaluator.wire.formats import Format, Read, read_within
-from evaluator.wire.formats.json import MISFIT, JsonReader, kind_of, parse, unreadable_as_json
+from evaluator.wire.formats.json import MISFIT, SPACE, JsonReader, kind_of, parse, unreadable_as_json
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason, shown
 
 if TYPE_CHECKING:
@@ -44,6 +44,23 @@ _JSON = ("", "+json")
 NO_DATA = b"{}"
 """An event without data is one without fields."""
 
+_DATA_TYPE = "datacontenttype"
+
+
+def _read_of(data: bytes, attributes: Mapping[str, object]) -> bytes:
+    """The data that fields are read from: none of what is said to be something else than JSON, and looks like it.
+
+    So events of other types in the topic are no faults.
+    """
+    is_object = data.lstrip(SPACE).startswith(b"{")
+    return data if data and (is_object or _is_json(text_of(attributes.get(_DATA_TYPE)))) else NO_DATA
+
+
+def _is_json(media_type: str) -> bool:
+    """Whether data of that type are JSON, as they are where none is said."""
+    kind = media_type.lower().partition(";")[0].strip()
+    return not kind or kind.endswith(("/json", "+json"))
+
 
 class _Event(NamedTuple):
     """A CloudEvent: its attributes by name, and its data."""
@@ -53,12 +70,15 @@ class _Event(NamedTuple):
 
 
 class CloudEventsReader:
-    """Reads attributes from where the event has them, and everything else from its data."""
+    """Reads attributes from where the event has them, and everything else from its data.
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
+    `unit` is the one in which times are told that are numbers.
+    """
+
+    def __init__(self, paths: Sequence[str], unit: str) -> None:
+        self._paths, self._unit = paths, unit
         named = (_TIME if path == _EVENT_TIME else path for path in paths)
-        self._wanted = frozenset({*_REQUIRED, *(path.removeprefix(_PREFIX) for path in named)})
+        self._wanted = frozenset({*_REQUIRED, _DATA_TYPE, *(path.removeprefix(_PREFIX) for path in named)})
         self._data = JsonReader([path for path in paths if not path.startswith(_PREFIX)], "one")
 
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:
@@ -70,21 +90,29 @@ class CloudEventsReader:
         stamps: list[int] = records.timestamps.tolist()
         found = [(events[position], stamps[position]) for position in read.position or ()]
         read.columns = [
-            _attribute_column(path, found) if path.startswith(_PREFIX) else next(of_data) for path in self._paths
+            self._attribute_column(path, found) if path.startswith(_PREFIX) else next(of_data) for path in self._paths
         ]
         read.kinds = None
         return read
 
+    def _attribute_column(self, path: str, found: Sequence[tuple[_Event | Fault, int]]) -> Column:
+        events = [(event.attributes, stamp) for event, stamp in found if isinstance(event, _Event)]
+        if path == _IDENTITY:
+            return [_identity(attributes) for attributes, _ in events]
+        if path == _EVENT_TIME:
+            return [_time(attributes.get("time"), stamp, self._unit) for attributes, stamp in events]
+        name = path.removeprefix(_PREFIX)
+        return [attributes.get(name) for attributes, _ in events]
 
-def _attribute_column(path: str, found: Sequence[tuple[_Event | Fault, int]]) -> Column:
-    events = [(event.attributes, stamp) for event, stamp in found if isinstance(event, _Event)]
-    if path == _IDENTITY:
-        return [_identity(attributes) for attributes, _ in events]
-    if path == _EVENT_TIME:
-        times = [(attributes.get("time"), stamp if stamp > 0 else None) for attributes, stamp in events]
-        return [stamp if time is None else time for time, stamp in times]
-    name = path.removeprefix(_PREFIX)
-    return [attributes.get(name) for attributes, _ in events]
+
+def _time(own: object, stamp: int, unit: str) -> object:
+    """When an event says that it was, else when its record does (`stamp`, milliseconds), in the unit of the source."""
+    if own is not None:
+        return own
+    return None if stamp <= 0 else stamp / 1000 if unit == "s" else stamp * _PER_MS.get(unit, 1)
+
+
+_PER_MS = {"us": 1000, "ns": 1_000_000}
 
 
 def _identity(attributes: Mapping[str, object]) -> str | None:
@@ -107,8 +135,8 @@ def _event(value: bytes, record: Record, wanted: frozenset[str]) -> _Event | Fau
     if all(f"{_HEADER}{name}" in headers for name in _REQUIRED):
         attributes = {name.removeprefix(_HEADER): text for name, text in headers.items() if name.startswith(_HEADER)}
         if "content-type" in headers:
-            attributes.setdefault("datacontenttype", headers["content-type"])
-        return _other_version(attributes) or _Event(attributes, value or NO_DATA)
+            attributes.setdefault(_DATA_TYPE, headers["content-type"])
+        return _other_version(attributes) or _Event(attributes, _read_of(value, attributes))
     return _structured(value, wanted)
 
 
@@ -162,13 +190,13 @@ def _attribute(raw: msgspec.Raw) -> object:
 
 def _with_data(attributes: Mapping[str, object], data: bytes | None, encoded: msgspec.Raw | None) -> _Event | Fault:
     if data is not None and data != b"null":
-        return _Event(attributes, data)
+        return _Event(attributes, _read_of(data, attributes))
     text = None if encoded is None else parse(bytes(encoded))
     if text is None:
         return _Event(attributes, NO_DATA)
     if isinstance(text, str) and text.isascii():
         try:
-            return _Event(attributes, base64.b64decode(text, validate=True) or NO_DATA)
+            return _Event(attributes, _read_of(base64.b64decode(text, validate=True), attributes))
         except ValueError:
             pass
     return Fault(Reason.WRONG_SHAPE, "data_base64 is no base64")
@@ -177,7 +205,7 @@ def _with_data(attributes: Mapping[str, object], data: bytes | None, encoded: ms
 FORMATS = (
     Format(
         "cloudevents",
-        lambda _, paths: CloudEventsReader(paths),
+        lambda source, paths: CloudEventsReader(paths, source.fields.time_unit),
         SourceDefaults(FieldsConfig(time=_EVENT_TIME, trace_id="ce.id", id=_IDENTITY)),
         batch="one",
     ),

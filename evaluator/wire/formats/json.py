@@ -17,12 +17,13 @@ import json
 import operator
 import re
 from operator import attrgetter
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from evaluator.wire.config.model import MAX_RECORD_EVENTS
 from evaluator.wire.field import lookup
-from evaluator.wire.formats import Format, Read, Row, read_each
+from evaluator.wire.formats import Format, Read, Row, read_each, too_many
 from evaluator.wire.number import integer
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
 
@@ -39,7 +40,7 @@ MAX_DEPTH = 200
 MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
 """What msgspec raises of a value that does not fit its type, or is no JSON."""
 
-_SPACE = b" \t\r\n"
+SPACE = b" \t\r\n"
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
@@ -50,18 +51,15 @@ LESSON = 64
 
 
 class JsonReader:
-    """Reads the values at `paths`. Without `typed` every record goes the lenient way."""
+    """Reads the values at `paths`, of `most` events a record. Without `typed` every record goes the lenient way."""
 
-    def __init__(self, paths: Sequence[str], batch: str, *, typed: bool = True) -> None:
+    def __init__(self, paths: Sequence[str], batch: str, most: int = MAX_RECORD_EVENTS, *, typed: bool = True) -> None:
         self._parts = [tuple(path.split(".")) for path in paths]
         self._typed = _Typed.of(self._parts, [SCALARS] * len(paths)) if typed else None
         self._narrow: _Typed | None = None
+        self._most = most
         batched = {"array": self._array, "lines": self._lines, "auto": self._auto}
         self._batch: Callable[[bytes], Sequence[Row | Fault]] | None = batched.get(batch)
-
-    def events(self, value: bytes) -> Sequence[Row | Fault]:
-        """The events of one value."""
-        return [self._one(value)] if self._batch is None else self._batch(value)
 
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG002  # a Reader
         """Read the records' values; the records themselves are not looked at."""
@@ -118,28 +116,32 @@ class JsonReader:
         return row_of(payload, self._parts)
 
     def _array(self, value: bytes) -> Sequence[Row | Fault]:
-        if self._typed is not None and (events := _split(value)) is not None:
-            return [self._one(event) for event in events]
+        if self._typed is not None and (events := _split(value, self._most + 1)) is not None:
+            return self._each(events, self._one)
         payload = parse(value)
         if isinstance(payload, Fault):
             return [payload]
         if not isinstance(payload, list):
             return [Fault(Reason.WRONG_SHAPE, f"expected an array, found {kind_of(payload)}")]
-        return [self._row(event) for event in payload]
+        return self._each(payload, self._row)
+
+    def _each(self, events: Sequence[Any], read: Callable[[Any], Row | Fault]) -> Sequence[Row | Fault]:
+        return [too_many(self._most)] if len(events) > self._most else [read(event) for event in events]
 
     def _lines(self, value: bytes) -> Sequence[Row | Fault]:
         """Blank lines are no events, but a value without anything else is not JSON."""
         lines = _lines_of(value)
-        return [self._one(line) for line in lines] if lines else [self._lenient(value)]
+        return self._each(lines, self._one) if lines else [self._lenient(value)]
 
     def _auto(self, value: bytes) -> Sequence[Row | Fault]:
         """One document (an array, or an object over any number of lines), else lines if one of them is an object."""
-        whole = self._array(value) if value.lstrip(_SPACE).startswith(b"[") else [self._one(value)]
+        whole = self._array(value) if value.lstrip(SPACE).startswith(b"[") else [self._one(value)]
         if len(whole) != 1 or not isinstance(whole[0], Fault) or whole[0].reason is not Reason.NOT_JSON:
             return whole
         lines = _lines_of(value)
-        if len(lines) > 1 and any(isinstance(parse(line), dict) for line in lines):
-            return self._lines(value)
+        # Of too many it is not asked what they are.
+        if len(lines) > self._most or (len(lines) > 1 and any(isinstance(parse(line), dict) for line in lines)):
+            return self._each(lines, self._one)
         return whole
 
 
@@ -278,12 +280,12 @@ def _constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_constant, parse_int=integer)
 
 
-def _split(value: bytes) -> list[bytes] | None:
-    """The elements of an array, each as it stands; None where only the lenient way can tell what it is."""
+def _split(value: bytes, most: int) -> list[bytes] | None:
+    """The first `most` elements of an array, each as it stands; None where only the lenient way can tell what it is."""
     try:
         if not value.isascii():
             value.decode()
-        events = [bytes(raw) for raw in _SPLITTER.decode(value)]
+        events = [bytes(raw) for raw in _SPLITTER.decode(value)[:most]]
     except MISFIT:
         return None
     return None if any(_may_be_deep(event, outside=1) for event in events) else events
@@ -346,7 +348,7 @@ ROUNDS = 12
 
 
 def _lines_of(value: bytes) -> list[bytes]:
-    return [line for line in value.split(b"\n") if line.strip(_SPACE)]
+    return [line for line in value.split(b"\n") if line.strip(SPACE)]
 
 
 def kind_of(payload: object) -> str:
@@ -356,7 +358,7 @@ def kind_of(payload: object) -> str:
 
 
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> JsonReader:
-    return JsonReader(paths, source.batch)
+    return JsonReader(paths, source.batch, source.max_record_events)
 
 
 FORMATS = (Format("json", _reader),)

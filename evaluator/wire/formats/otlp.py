@@ -11,38 +11,34 @@ from typing import TYPE_CHECKING
 from evaluator.wire import span as spans
 from evaluator.wire.formats import Format, otlp_json, otlp_proto
 from evaluator.wire.rejection import Fault, Reason
-from evaluator.wire.span import Scope, SpanReader
+from evaluator.wire.span import FindsScopes, Scope, SpanReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable
 
 _SPACE = b" \t\r\n"
 
 
-def scopes_of() -> Callable[[bytes], Sequence[Scope | Fault]]:
+def scopes_of() -> FindsScopes:
     """What finds the spans of a request in either encoding."""
     of_proto = otlp_proto.scopes_of()
 
-    def scopes(value: bytes) -> Sequence[Scope | Fault]:
+    def scopes(value: bytes) -> Iterable[Scope | Fault] | Fault:
         if not value.lstrip(_SPACE).startswith(b"{"):
             return of_proto(value)
         found = otlp_json.scopes_of(value)
-        if value.startswith(b"{") or not _is_no_json(found):
+        if value.startswith(b"{") or not isinstance(found, Fault) or found.reason is not Reason.NOT_JSON:
             return found
         other = of_proto(value)
-        return found if any(isinstance(each, Fault) for each in other) else other
+        return found if isinstance(other, Fault) else other
 
     return scopes
-
-
-def _is_no_json(found: Sequence[Scope | Fault]) -> bool:
-    return any(isinstance(each, Fault) and each.reason is Reason.NOT_JSON for each in found)
 
 
 FORMATS = (
     Format(
         "otlp",
-        lambda _, paths: SpanReader(paths, scopes_of()),
+        lambda source, paths: SpanReader(paths, scopes_of(), source.max_record_events),
         spans.DEFAULTS,
         batch="array",
         extra=otlp_proto.EXTRA,

@@ -22,7 +22,7 @@ from evaluator.wire.rejection import Fault, Reason
 from evaluator.wire.span import Scope, SpanReader, whole_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 
 class _Schema(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
@@ -145,19 +145,22 @@ class _Request(_Schema):
 _DECODE = msgspec.json.Decoder(_Request).decode
 
 
-def scopes_of(value: bytes) -> Sequence[Scope | Fault]:
+def scopes_of(value: bytes) -> Iterable[Scope | Fault] | Fault:
     """The spans of a request, and what is in their place but none."""
     try:
         request = _DECODE(value)
     except MISFIT:
         return lenient(value)
-    return [
-        Scope(resource, scope.scope and scope.scope.name, scope.spans, _picked)
-        for each in request.resource_spans or ()
-        for resource in ((each.resource and each.resource.attributes) or (),)
-        for scope in each.scope_spans or ()
-        if scope.spans
-    ]
+    return _scopes(request)
+
+
+def _scopes(request: _Request) -> Iterator[Scope]:
+    for each in request.resource_spans or ():
+        resource = (each.resource and each.resource.attributes) or ()
+        for scope in each.scope_spans or ():
+            yield Scope(resource, scope.scope and scope.scope.name, scope.spans or (), _picked)
+        if not each.scope_spans:
+            yield Scope(resource, None, (), _picked)
 
 
 def _picked(attributes: Sequence[_KeyValue] | None, wanted: frozenset[str]) -> dict[str, object]:
@@ -208,19 +211,19 @@ _OLD = {"scope_spans": "instrumentationLibrarySpans", "scope": "instrumentationL
 _OTHER = ("resource_logs", "resource_metrics", "resource_profiles")
 
 
-def lenient(value: bytes) -> Sequence[Scope | Fault]:
+def lenient(value: bytes) -> Iterable[Scope | Fault] | Fault:
     """The same as `scopes_of`, of any JSON. Keys are in camelCase, or as in the schema, as protobuf allows."""
     payload = parse(value)
     if isinstance(payload, Fault):
-        return [payload]
+        return payload
     if not isinstance(payload, dict):
-        return [Fault(Reason.WRONG_SHAPE, f"expected an object, found {kind_of(payload)}")]
+        return Fault(Reason.WRONG_SHAPE, f"expected an object, found {kind_of(payload)}")
     if payload and not payload.keys() & {_camel("resource_spans"), "resource_spans"}:
         other = next((name for name in _OTHER if _get(payload, name) is not None), None)
         if other is not None:
-            return [Fault(Reason.UNSUPPORTED, f"{_camel(other)}: only spans are read")]
-        return [Fault(Reason.WRONG_SHAPE, "no resourceSpans")]
-    return list(_resources(payload))
+            return Fault(Reason.UNSUPPORTED, f"{_camel(other)}: only spans are read")
+        return Fault(Reason.WRONG_SHAPE, "no resourceSpans")
+    return _resources(payload)
 
 
 def _resources(request: Mapping[str, object]) -> Iterator[Scope | Fault]:
@@ -234,21 +237,26 @@ def _resources(request: Mapping[str, object]) -> Iterator[Scope | Fault]:
                 yield scope
             else:
                 yield from _spans(scope, resource)
+        if not _get(each, "scope_spans"):
+            yield Scope(resource, None, (), _chosen)
+
+
+_PIECE = 1000
+"""Spans of a scope are made in pieces of so many: of too many, only the first are made."""
 
 
 def _spans(scope: Mapping[str, object], resource: object) -> Iterator[Scope | Fault]:
-    """The spans of a scope, in pieces between those that are none."""
+    """The spans of a scope, in pieces between those that are none; at least one, perhaps without any."""
     name, piece = _leaf(_object(scope, "scope"), "name"), list[_LooseSpan]()
-    for each in _objects(scope, "spans"):
-        if not isinstance(each, Fault):
-            piece.append(_span(each))
-            continue
-        if piece:
+    for each in map(_span, _objects(scope, "spans")):
+        if isinstance(each, _LooseSpan):
+            piece.append(each)
+        if len(piece) == _PIECE or isinstance(each, Fault):
             yield Scope(resource, name, piece, _chosen)
-        yield each
-        piece = []
-    if piece:
-        yield Scope(resource, name, piece, _chosen)
+            piece = []
+        if isinstance(each, Fault):
+            yield each
+    yield Scope(resource, name, piece, _chosen)
 
 
 def _chosen(attributes: object, wanted: frozenset[str]) -> dict[str, object]:
@@ -256,7 +264,12 @@ def _chosen(attributes: object, wanted: frozenset[str]) -> dict[str, object]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _span(node: Mapping[str, object]) -> _LooseSpan:
+def _span(node: Mapping[str, object] | Fault) -> _LooseSpan | Fault:
+    if isinstance(node, Fault):
+        return node
+    status = _get(node, "status")
+    if status is not None and not isinstance(status, dict):
+        return Fault(Reason.WRONG_SHAPE, f"expected an object in status, found {kind_of(status)}")
     return _LooseSpan(
         trace_id=_leaf(node, "trace_id"),
         span_id=_leaf(node, "span_id"),
@@ -266,7 +279,7 @@ def _span(node: Mapping[str, object]) -> _LooseSpan:
         start_time_unix_nano=_leaf(node, "start_time_unix_nano"),
         end_time_unix_nano=_leaf(node, "end_time_unix_nano"),
         attributes=_get(node, "attributes"),
-        status=_LooseStatus(_hashable(_leaf(_object(node, "status"), "code"))),
+        status=_LooseStatus(_hashable(_leaf(status or {}, "code"))),
     )
 
 
@@ -357,4 +370,11 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-FORMATS = (Format("otlp_json", lambda _, paths: SpanReader(paths, scopes_of), spans.DEFAULTS, batch="array"),)
+FORMATS = (
+    Format(
+        "otlp_json",
+        lambda source, paths: SpanReader(paths, scopes_of, source.max_record_events),
+        spans.DEFAULTS,
+        batch="array",
+    ),
+)

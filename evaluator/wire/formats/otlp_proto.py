@@ -15,10 +15,10 @@ from evaluator.wire.as_json import as_json
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import Format
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
-from evaluator.wire.span import Scope, SpanReader
+from evaluator.wire.span import FindsScopes, Scope, SpanReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Iterator
 
 _MODULES = tuple(
     f"opentelemetry.proto.{name}_pb2"
@@ -32,25 +32,28 @@ EXTRA = "otlp"
 NEEDS = ("google.protobuf", *_MODULES)
 
 
-def scopes_of() -> Callable[[bytes], Sequence[Scope | Fault]]:
-    """What finds the spans of a request, or the fault that it is none. Only where `NEEDS` are there."""
+def scopes_of() -> FindsScopes:
+    """What finds the spans of a request. Only where `NEEDS` are there."""
     parse = _request_class().FromString
     broken = importlib.import_module("google.protobuf.message").DecodeError
 
-    def scopes(value: bytes) -> Sequence[Scope | Fault]:
+    def scopes(value: bytes) -> Iterable[Scope | Fault] | Fault:
         try:
             request = parse(value)
         except broken as error:
-            return [Fault(Reason.WRONG_SHAPE, f"no ExportTraceServiceRequest: {error}"[:MAX_DETAIL])]
-        return [
-            Scope(resource, scope.scope.name, scope.spans, _picked)
-            for each in request.resource_spans
-            for resource in (each.resource.attributes,)  # protobuf makes an object each time that it is asked
-            for scope in each.scope_spans
-            if scope.spans
-        ]
+            return Fault(Reason.WRONG_SHAPE, f"no ExportTraceServiceRequest: {error}"[:MAX_DETAIL])
+        return _scopes(request)
 
     return scopes
+
+
+def _scopes(request: Any) -> Iterator[Scope]:  # noqa: ANN401  # a request, which protobuf makes
+    for each in request.resource_spans:
+        resource, scopes = each.resource.attributes, each.scope_spans  # each a new object each time that it is asked
+        for scope in scopes:
+            yield Scope(resource, scope.scope.name, scope.spans, _picked)
+        if not scopes:
+            yield Scope(resource, None, (), _picked)
 
 
 def _request_class() -> Any:  # noqa: ANN401  # protobuf makes it
@@ -113,7 +116,7 @@ def _plain(value: Any) -> object:  # noqa: ANN401  # an AnyValue
 FORMATS = (
     Format(
         "otlp_proto",
-        lambda _, paths: SpanReader(paths, scopes_of()),
+        lambda source, paths: SpanReader(paths, scopes_of(), source.max_record_events),
         spans.DEFAULTS,
         batch="array",
         extra=EXTRA,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import FieldsConfig, SourceConfig, SourceDefaults
-from evaluator.wire.formats import Format, Reader, Row, reading_each
+from evaluator.wire.formats import Format, Read, Reader, read_within
 from evaluator.wire.formats.json import JsonReader
 from evaluator.wire.gunzip import gunzipped
 from evaluator.wire.rejection import Fault
@@ -19,23 +19,34 @@ from evaluator.wire.rejection import Fault
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from evaluator.wire.records import Records
 
 _STATUS, _TIME_TAKEN = "metadata.response.status_code", "metadata.execution_time_ms"
 _FUNCTION = "metadata.function_id"
 
-_AT_ONCE = 16
-"""Each may be of `max_record_bytes` unpacked, most of it in fields that are read. The drain puts 250 events in one."""
+_UNPACKED_AT_ONCE = 2 << 20
+"""Bytes. Those of a fetch may be a thousand times as large as they were sent."""
 
 
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
-    inner, limit = JsonReader(paths, "auto"), source.max_record_bytes
+    inner, limit = JsonReader(paths, "auto", source.max_record_events), source.max_record_bytes
 
-    def events(value: bytes) -> Sequence[Row | Fault]:
-        plain = gunzipped(value, limit)
-        return [plain] if isinstance(plain, Fault) else inner.events(plain)
+    def read(values: Sequence[bytes], records: Records) -> Read:
+        payloads: list[bytes | Fault] = []
+        unpacked = 0
+        for value in values:
+            if unpacked >= _UNPACKED_AT_ONCE:
+                break
+            payload = gunzipped(value, limit)
+            payloads.append(payload)
+            unpacked += limit if isinstance(payload, Fault) else len(payload)
+        count = len(payloads)
+        read = read_within(inner, payloads, records[:count])
+        if read.until is None and count < len(values):
+            read.until = count
+        return read
 
-    # One after the other: unpacked, those of a fetch may be a thousand times as large.
-    return reading_each(len(paths), events)
+    return read
 
 
 FORMATS = (
@@ -54,7 +65,6 @@ FORMATS = (
             ),
         ),
         batch="auto",
-        at_once=_AT_ONCE,
         only=Matcher.of({_FUNCTION: "*", _STATUS: "*"}, {_FUNCTION: "*", _TIME_TAKEN: "*"}),
     ),
 )

@@ -15,7 +15,7 @@ from evaluator.wire.formats.json import JsonReader
 FORMATS = (
     Format(
         "vercel",
-        lambda _, paths: JsonReader(paths, "auto"),
+        lambda source, paths: JsonReader(paths, "auto", source.max_record_events),
         SourceDefaults(
             FieldsConfig(
                 time="timestamp",  # milliseconds; the magnitude tells
