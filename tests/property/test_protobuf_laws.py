@@ -216,6 +216,14 @@ def test_what_is_asked_for_is_what_the_whole_message_has_there() -> None:
     assert reached * 2 > examples
 
 
+def test_the_last_of_a_oneof_is_the_only_one_also_if_nobody_asks_for_it() -> None:
+    one, other = (GetMessageClass(NODE)(**{name: value}) for name, value in (("one", "x"), ("other", {"text": "y"})))
+    both = b"\0" + one.SerializeToString() + other.SerializeToString()
+    read = SCHEMA((("one",), ("tags",)))
+    assert row_of(read(both), [("one",)]) == (None,)
+    assert row_of(read(both + one.SerializeToString()), [("one",)]) == ("x",)
+
+
 def test_bytes_of_any_kind_give_a_value_or_a_fault() -> None:
     @given(mostly(payloads(), st.binary(max_size=40)), st.data())
     def law(payload: bytes, data: st.DataObject) -> None:
