@@ -44,9 +44,14 @@ class Registries:
     So what all partitions of a source wait for is asked for once. What is absent is so for a while of this clock.
     """
 
-    def __init__(self, sources: Mapping[str, SourceConfig], clock: Clock, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, sources: Mapping[str, SourceConfig], clock: Clock, deadline_s: float = DEADLINE_S,
+        inquire: Callable[[RegistryConfig], Inquiry] | None = None,
+    ) -> None:  # fmt: skip
         self._sources, self._deadline_s = sources, deadline_s
+        self._inquire = _inquiry if inquire is None else inquire
         self._turns: defaultdict[RegistryConfig, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._conversations: dict[RegistryConfig, asyncio.Future[None]] = {}
         for source in sources.values():
             if isinstance(source.schemas, RegistryConfig):
                 source.schemas.known.clock = clock.monotonic
@@ -78,8 +83,9 @@ class Registries:
                 await self._ask(registry, missing)
 
     async def _ask(self, registry: RegistryConfig, missing: Sequence[int]) -> None:
-        inquiry = _inquiry(registry)
-        work = asyncio.ensure_future(asyncio.to_thread(inquiry.run, missing))
+        await self._end_of_the_last(registry, missing[0])
+        inquiry = self._inquire(registry)
+        work = self._conversations[registry] = asyncio.ensure_future(asyncio.to_thread(inquiry.run, missing))
         # What fails after the deadline was told already.
         work.add_done_callback(lambda done: None if done.cancelled() else done.exception())
         try:
@@ -95,6 +101,14 @@ class Registries:
         error = work.exception()
         if error is not None and not (found and isinstance(error, SchemasUnavailable)):
             raise error
+
+    async def _end_of_the_last(self, registry: RegistryConfig, schema: int) -> None:
+        """Who looks up a name or shakes hands cannot be told to end: no second thread waits beside it."""
+        last = self._conversations.get(registry)
+        if last is not None and not last.done():
+            await asyncio.wait({last}, timeout=self._deadline_s)
+            if not last.done():
+                raise SchemasUnavailable(registry.url, "the conversation before this one has not ended yet", schema)
 
 
 def learn_named(source: SourceConfig, values: Iterable[bytes | None]) -> None:

@@ -28,7 +28,7 @@ from evaluator.wire.schema_registry import MOST_REFERENCES
 from evaluator.wire.schemas import AGAIN_S, FEW_ABSENT, MOST_ABSENT, MOST_ID, Schemas, none_under
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from http.client import HTTPConnection
     from pathlib import Path
 
@@ -452,6 +452,37 @@ async def test_a_registry_that_drips_is_given_up_after_a_while(registry: Registr
         assert (caught.value.schema, caught.value.offset) == (1, 4)
     finally:
         registry.hangs.set()
+
+
+class Endless(Inquiry):
+    """A conversation that does not end, whoever tells it to, until it is released."""
+
+    def __init__(self, registry: RegistryConfig, journal: list[list[int]], released: threading.Event) -> None:
+        super().__init__(registry)
+        self.journal, self.released = journal, released
+
+    def run(self, ids: Sequence[int]) -> None:
+        self.journal.append(list(ids))
+        self.released.wait()
+        self.found = {schema: none_under(schema) for schema in ids}
+
+
+async def test_a_registry_is_asked_by_one_thread_at_a_time_also_if_that_cannot_be_ended(registry: Registry) -> None:
+    journal, released = list[list[int]](), threading.Event()
+    config = source_of(source(registry))
+    registries, _ = registries_of(config, deadline_s=0.2, inquire=lambda each: Endless(each, journal, released))
+    try:
+        with pytest.raises(SchemasUnavailable, match="no answer within"):
+            await registries.learn("events", [1])
+        with pytest.raises(SchemasUnavailable, match="has not ended yet") as caught:
+            await registries.learn("events", [1])
+        assert caught.value.schema == 1
+        assert journal == [[1]]
+    finally:
+        released.set()
+    await registries.learn("events", [1])
+    assert journal == [[1], [1]]
+    assert schemas_missing(config, [avro()]) == []
 
 
 def test_sources_of_one_registry_share_what_is_known_of_it(registry: Registry) -> None:
