@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import importlib
 import io
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from evaluator.wire.protobuf_asked import PACKAGE, Asked, Extents, is_map, pruned
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
 from evaluator.wire.schemas import MOST_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from evaluator.wire.protobuf_asked import Extent
     from evaluator.wire.schemas import Decode, Paths, Schema
 
 _INVALID = (TypeError, KeyError, IndexError, AttributeError)
@@ -82,13 +84,13 @@ class _Reader:
 
 
 def _decoder(files: Sequence[Any], message: Any, paths: Paths) -> Decode:  # noqa: ANN401  # a Descriptor
-    asked = _Asked()
+    asked = Asked()
     for path in paths:
         asked.add(message, path)
     try:
-        pool, _ = _pool(_pruned(file, asked) for file in files)
+        pool, _ = _pool(pruned(file, asked) for file in files)
         root = pool.FindMessageTypeByName(message.full_name)
-        extent = _Extents(asked).of(root)
+        extent = Extents(asked).of(root)
     except (*_INVALID, RecursionError) as bad:
         fault = Fault(Reason.UNSUPPORTED, f"its schema cannot be used: {bad}"[:MAX_DETAIL])
         return lambda _: fault
@@ -98,7 +100,7 @@ def _decoder(files: Sequence[Any], message: Any, paths: Paths) -> Decode:  # noq
 class _Projection:
     """A message of which only some fields are known."""
 
-    def __init__(self, pool: Any, root: Any, asked: _Asked, extent: _Extent) -> None:  # noqa: ANN401  # of the library
+    def __init__(self, pool: Any, root: Any, asked: Asked, extent: Extent) -> None:  # noqa: ANN401  # of the library
         self._pool, self._asked, self._extent = pool, asked, extent
         self._class = _library("message_factory").GetMessageClass(root)
         self._print = _library("json_format").MessageToDict
@@ -131,7 +133,7 @@ class _Projection:
                 continue
             if field.has_presence:
                 self._without_long_lists(value)
-            elif _is_map(field):
+            elif is_map(field):
                 for each in value.values() if inner.fields_by_name["value"].message_type else ():
                     self._without_long_lists(each)
             elif len(value) == 1:
@@ -140,17 +142,9 @@ class _Projection:
                 message.ClearField(field.name)
 
 
-def _is_map(field: Any) -> bool:  # noqa: ANN401  # a FieldDescriptor
-    return field.message_type is not None and _is_entry(field.message_type)
-
-
-def _is_entry(message: Any) -> bool:  # noqa: ANN401  # a Descriptor
-    return message.has_options and bool(message.GetOptions().map_entry)
-
-
 # -- the files -----------------------------------------------------------------------------------------------
 
-_PACKAGE, _ANY, _OPAQUE = "google.protobuf", "Any", "Opaque"
+_ANY, _OPAQUE = "Any", "Opaque"
 
 
 def _opaque(file: Any) -> Any:  # noqa: ANN401  # a FileDescriptorProto
@@ -161,7 +155,7 @@ def _opaque(file: Any) -> Any:  # noqa: ANN401  # a FileDescriptorProto
     """
     for message in file.message_type:
         _without_any(message)
-        if (file.package, message.name) == (_PACKAGE, _ANY):
+        if (file.package, message.name) == (PACKAGE, _ANY):
             message.name = _OPAQUE
     file.ClearField("service")  # nobody calls one, and its types may be Any
     return file
@@ -171,168 +165,8 @@ def _without_any(message: Any) -> None:  # noqa: ANN401  # a DescriptorProto
     for inner in message.nested_type:
         _without_any(inner)
     for field in message.field:
-        if field.type_name == f".{_PACKAGE}.{_ANY}":
-            field.type_name = f".{_PACKAGE}.{_OPAQUE}"
-
-
-# -- what is asked for ---------------------------------------------------------------------------------------
-
-
-class _Asked:
-    """What lies on paths: the fields, and the messages that are asked for with all that is in them, by full names."""
-
-    def __init__(self) -> None:
-        self.fields: set[str] = set()
-        self._whole: set[str] = set()
-
-    def has_all_of(self, message: str) -> bool:
-        """Whether all fields of a message are needed. In JSON those of the library are other than their fields."""
-        return message in self._whole or message.startswith(f"{_PACKAGE}.")
-
-    def add(self, message: Any, path: Sequence[str]) -> None:  # noqa: ANN401  # a Descriptor
-        """What of a message lies on a path. It goes on in lists, for one may have a single item."""
-        if not path or self.has_all_of(message.full_name):
-            self._add_all(message)
-            return
-        field = message.fields_by_name.get(path[0])
-        if field is None:
-            return
-        # The last of a oneof that is written takes the place of the others.
-        siblings = [field] if field.containing_oneof is None else field.containing_oneof.fields
-        self.fields.update(each.full_name for each in siblings)
-        inner = field.message_type
-        if _is_map(field):
-            inner = inner.fields_by_name["value"].message_type
-            ends = range(min(2, len(path)), len(path) + 1)  # a key may hold dots
-        else:
-            ends = range(1, 2)
-        for end in ends if inner is not None else ():
-            self.add(inner, path[end:])
-
-    def _add_all(self, message: Any) -> None:  # noqa: ANN401  # a Descriptor
-        more = [message]
-        while more:
-            each = more.pop()
-            if each.full_name not in self._whole:
-                self._whole.add(each.full_name)
-                more += [field.message_type for field in each.fields if field.message_type is not None]
-
-
-def _pruned(file: Any, asked: _Asked) -> Any:  # noqa: ANN401  # a FileDescriptorProto
-    """The file with what is asked for, and without extensions of it."""
-    pruned = type(file)()
-    pruned.CopyFrom(file)
-    del pruned.extension[:]
-    for message in pruned.message_type:
-        _prune(message, f"{file.package}.{message.name}" if file.package else message.name, asked)
-    return pruned
-
-
-def _prune(message: Any, name: str, asked: _Asked) -> None:  # noqa: ANN401  # a DescriptorProto
-    for inner in message.nested_type:
-        _prune(inner, f"{name}.{inner.name}", asked)
-    del message.extension[:]
-    if message.options.map_entry or asked.has_all_of(name):
-        return
-    for place in reversed(range(len(message.field))):
-        if f"{name}.{message.field[place].name}" not in asked.fields:
-            del message.field[place]
-    members = [field for field in message.field if field.HasField("oneof_index")]
-    oneofs = sorted({field.oneof_index for field in members})
-    for field in members:
-        field.oneof_index = oneofs.index(field.oneof_index)
-    for place in reversed(range(len(message.oneof_decl))):
-        if place not in oneofs:
-            del message.oneof_decl[place]
-
-
-# -- how much it may be --------------------------------------------------------------------------------------
-
-_MESSAGE, _FIELD = 250, 140
-"""Bytes of memory, on 64 bits: of a message as the library has it and as a dict, each field with its default."""
-
-_SKIPPED, _SKIPPED_FIELD = 60, 16
-"""The same of a message in a list that is left out: as the library has it only."""
-
-_VALUE = 200
-"""The same of a message of the library itself: a text, or a value of JSON."""
-
-_ENTRY = 150
-"""The same of an item of a map. It takes three times as much, but millions of keys have no room in two bytes each."""
-
-_SCALAR_A_BYTE = 90
-"""Of an integer of 64 bits, which is a text and has room in a byte."""
-
-
-class _Extent(NamedTuple):
-    """What a message may take: `once`, and `each` for any two bytes, in which a message of a list fits."""
-
-    once: int
-    each: int
-
-    def most(self, size: int) -> int:
-        """Bytes of memory for a payload of this size."""
-        return self.once + size * max(_SCALAR_A_BYTE, -(-self.each // 2))
-
-
-class _Extents:
-    """Finds which messages there may be any number of: in lists and maps, and those that contain themselves."""
-
-    def __init__(self, asked: _Asked) -> None:
-        self._asked = asked
-        self._known: dict[str, int] = {}
-        self._many: list[Any] = []
-        self._skipped: list[Any] = []
-
-    def of(self, root: Any) -> _Extent:  # noqa: ANN401  # a Descriptor
-        """What a payload of this message may take."""
-        once = self._once(root, ())
-        many = [_taken(each, _MESSAGE, _FIELD) for each in _within(self._many)]
-        skipped = [_taken(each, _SKIPPED, _SKIPPED_FIELD) for each in _within(self._skipped)]
-        return _Extent(once, max([*many, *skipped], default=0))
-
-    def _once(self, message: Any, around: tuple[str, ...]) -> int:  # noqa: ANN401  # a Descriptor
-        """What a message takes without the others that are in lists of it."""
-        name = message.full_name
-        if name in around:
-            self._many.append(message)
-            return 0
-        if name not in self._known:
-            taken = _taken(message, _MESSAGE, _FIELD)
-            for field in message.fields:
-                if field.message_type is not None:
-                    taken += self._of_field(field, (*around, name))
-            self._known[name] = taken
-        return self._known[name]
-
-    def _of_field(self, field: Any, around: tuple[str, ...]) -> int:  # noqa: ANN401  # a FieldDescriptor
-        inner = field.message_type
-        if not field.has_presence and (_is_map(field) or self._asked.has_all_of(inner.full_name)):
-            self._many.append(inner)
-            return 0
-        if not field.has_presence:
-            self._skipped.append(inner)  # but a single one is not
-        return self._once(inner, around)
-
-
-def _within(messages: Iterable[Any]) -> list[Any]:
-    """These messages and all that are in them, by their types."""
-    found: dict[str, Any] = {}
-    more = list(messages)
-    while more:
-        message = more.pop()
-        if message.full_name not in found:
-            found[message.full_name] = message
-            more += [field.message_type for field in message.fields if field.message_type is not None]
-    return list(found.values())
-
-
-def _taken(message: Any, of_message: int, of_field: int) -> int:  # noqa: ANN401  # a Descriptor
-    if message.full_name.startswith(f"{_PACKAGE}."):
-        return _VALUE
-    if _is_entry(message):
-        return _ENTRY
-    return of_message + of_field * len(message.fields)
+        if field.type_name == f".{PACKAGE}.{_ANY}":
+            field.type_name = f".{PACKAGE}.{_OPAQUE}"
 
 
 # -- bytes ---------------------------------------------------------------------------------------------------
