@@ -78,12 +78,15 @@ class SchemasMissing(EvaluatorError):
 
 
 class SchemasUnavailable(EvaluatorError):
-    """A schema registry cannot be asked for a schema that a record needs. Nothing of the record was decided."""
+    """A schema registry cannot be asked for a schema that a record needs. Nothing of the record was decided.
+
+    `schema` is its id and `offset` the place of the first record that names it, where they are known.
+    """
 
     exit_code = 4
 
-    def __init__(self, url: str, why: str) -> None:
-        self.url, self.why = url, why
+    def __init__(self, url: str, why: str, schema: int | None = None, offset: int | None = None) -> None:
+        self.url, self.why, self.schema, self.offset = url, why, schema, offset
         super().__init__(f"cannot read {url}: {why}; check the registry, its address and its password")
 
 

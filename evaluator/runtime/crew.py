@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Consumer, Fetched, Log, Partition
     from evaluator.runtime.stage import Observer, Stage
+    from evaluator.wire.records import Record
 
 log = structlog.get_logger(__name__)
 
@@ -71,19 +72,19 @@ _SCHEMAS = "schemas"
 class Crew:
     """See above. `build` makes the stage of a partition, after `prepare` has made sure that it has its place.
 
-    `learn` makes schemas known that records of a partition name, some of them at least.
+    `lesson` gives what makes schemas known that records of a partition name, some of them each time it is called.
     """
 
     def __init__(
         self, name: str, topics: Sequence[str], build: Callable[[Partition], Stage], log_port: Log, clock: Clock,
         observer: Observer, prepare: Callable[[Partition], Awaitable[None]] | None = None, note: str = "",
-        learn: Callable[[Partition, Sequence[int]], Awaitable[None]] | None = None,
+        lesson: Callable[[Partition, Sequence[int], Sequence[Record]], Callable[[], Awaitable[None]]] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.tasks: dict[Partition, Task] = {}
         self.seen_at: dict[Partition, float] = {}
         """When each partition was last heard of, by the clock's `monotonic`; also that it has no news."""
-        self._prepare, self._learn = prepare, learn
+        self._prepare, self._lesson = prepare, lesson
         self._learning: set[Task] = set()
         self._build, self._log, self._clock, self._observe = build, log_port, clock, observer
         self._assignment = Assignment(clock)
@@ -262,13 +263,13 @@ class Crew:
                 self._rest(task, error)
                 return False
             except SchemasMissing as missing:
-                self._wait_for_schemas(task, missing)
+                self._wait_for_schemas(task, missing, rest.records)
                 return False
         return True
 
-    def _wait_for_schemas(self, task: Task, missing: SchemasMissing) -> None:
+    def _wait_for_schemas(self, task: Task, missing: SchemasMissing, records: Sequence[Record]) -> None:
         """Read no further until they are known, then again what was fetched. The other partitions go on."""
-        if self._learn is None:
+        if self._lesson is None:
             raise missing
         partition = task.stage.input
         task.stage.interrupted()
@@ -277,7 +278,7 @@ class Crew:
             self.consumer.seek(partition, task.stage.next_offset)
         if task not in self._learning:  # else it was away meanwhile, and came back
             self._learning.add(task)
-            learn = partial(self._learn, partition, missing.ids)
+            learn = self._lesson(partition, missing.ids, records)
             self._background.start(f"learn schemas {task.where}", partial(self._learn_at_last, task, learn), task)
 
     async def _learn_at_last(self, task: Task, learn: Callable[[], Awaitable[None]]) -> None:
@@ -291,7 +292,10 @@ class Crew:
                 except SchemasUnavailable as error:
                     failures += 1
                     if failures == 1:
-                        log.warning("task.waits_for_schemas", stage=self.name, partition=task.where, reason=str(error))
+                        log.warning(
+                            "task.waits_for_schemas", stage=self.name, partition=task.where, offset=error.offset,
+                            schema=error.schema, reason=str(error),
+                        )  # fmt: skip
                     await self._clock.sleep(self._setbacks.pause_s(failures))
         finally:
             self._learning.discard(task)

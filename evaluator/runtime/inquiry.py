@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from evaluator.errors import SchemasUnavailable
 from evaluator.wire.formats.json import parse
-from evaluator.wire.schema_registry import decoder_of
+from evaluator.wire.schema_registry import schema_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from evaluator.wire.config.model import RegistryConfig
-    from evaluator.wire.schemas import Decode
+    from evaluator.wire.rejection import Fault
+    from evaluator.wire.schemas import Schema
 
 TIMEOUT_S = 5.0
 """For each piece of an answer. A registry that is busy answers within a second."""
@@ -35,21 +36,35 @@ _NO_SCHEMA, _NO_REFERENCE = (40403,), (40401, 40402, 40403)
 """By the numbers of the API: no such schema; no such subject, version or schema."""
 
 
-class Inquiry:
-    """Asks one registry, once, over one connection. `found` grows as the answers come."""
+def connected(url: str) -> http.client.HTTPConnection:
+    """A connection to where a registry answers."""
+    parts = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+    connection.connect()
+    return connection
 
-    def __init__(self, registry: RegistryConfig) -> None:
-        self.found: dict[int, Decode | None] = {}
-        self._registry = registry
+
+class Inquiry:
+    """Asks one registry, once, over one connection that is made by `connect`. `found` grows as the answers come."""
+
+    def __init__(
+        self, registry: RegistryConfig, connect: Callable[[str], http.client.HTTPConnection] = connected
+    ) -> None:
+        self.found: dict[int, Schema | Fault] = {}
+        self._registry, self._connect = registry, connect
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._is_over = False
 
     def run(self, ids: Sequence[int]) -> None:
         """Ask for these schemas. Raises `SchemasUnavailable` at the first that cannot be had."""
+        schema = None
         try:
             for schema in ids:
-                self.found[schema] = decoder_of(schema, self._get)
+                self.found[schema] = schema_of(schema, self._get)
+        except SchemasUnavailable as error:
+            raise SchemasUnavailable(error.url, error.why, schema) from None
         finally:
             self._close()
 
@@ -62,10 +77,9 @@ class Inquiry:
 
     def _get(self, path: str) -> Mapping[str, Any] | None:
         url = f"{self._registry.url.rstrip('/')}/{path}"
-        if self._is_over:
-            raise SchemasUnavailable(url, "it took too long")
+        self._go_on(url)
         try:
-            connection = self._connected()
+            connection = self._connected(url)
             # Nothing is redirected: the password would go wherever an answer says.
             connection.request("GET", f"{urllib.parse.urlsplit(url).path}{_query(url)}", headers=self._headers())
             with connection.getresponse() as answer:
@@ -75,16 +89,18 @@ class Inquiry:
             raise SchemasUnavailable(url, str(error) or type(error).__name__) from None
         return _said(url, status, body, _NO_SCHEMA if path.startswith("schemas/") else _NO_REFERENCE)
 
-    def _connected(self) -> http.client.HTTPConnection:
-        connection = self._connection
-        if connection is None:
-            parts = urllib.parse.urlsplit(self._registry.url)
-            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            connection = self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
-        if connection.sock is None:
-            connection.connect()
-            self._socket = connection.sock
-        return connection
+    def _go_on(self, url: str) -> None:
+        """Raises `SchemasUnavailable` where nobody waits for the answer any more."""
+        if self._is_over:
+            raise SchemasUnavailable(url, "it took too long")
+
+    def _connected(self, url: str) -> http.client.HTTPConnection:
+        # A server may close a connection behind its answer.
+        if self._connection is None or self._connection.sock is None:
+            self._connection = self._connect(self._registry.url)
+            self._socket = self._connection.sock
+            self._go_on(url)  # `end` may have come before there was a socket to shut down
+        return self._connection
 
     def _close(self) -> None:
         if self._connection is not None:

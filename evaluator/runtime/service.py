@@ -21,14 +21,16 @@ from evaluator.wire.codecs import CODECS, Codecs
 from evaluator.wire.record import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from evaluator.core.partial import ClockDecision
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Log, Partition
+    from evaluator.runtime.registries import Learn
     from evaluator.runtime.stage import Observer, Stage
     from evaluator.runtime.topics import Topics
     from evaluator.wire.config.load import Config
+    from evaluator.wire.records import Record
 
 
 class World(NamedTuple):
@@ -89,11 +91,6 @@ def build(
             original,
         )  # fmt: skip
 
-    registries = Registries(config.sources)
-
-    async def learn(partition: Partition, ids: Sequence[int]) -> None:
-        await registries.learn(by_topic[partition.topic], ids)
-
     def evaluate(partition: Partition) -> Stage:
         return EvaluateStage(config.rules, partition.index, world.shards, topics, publishing, tallies, world.codecs)
 
@@ -104,7 +101,7 @@ def build(
         Crew(
             f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch, growing.prepare, note,
             # A replay has learned what its records name before it reads them: its time does not pass while it waits.
-            None if world.is_replay else learn,
+            None if world.is_replay else _lessons(Registries(config.sources, clock), by_topic),
         ),
         Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch, note=note),
         config.rules,
@@ -112,3 +109,9 @@ def build(
         world.pace,
     )  # fmt: skip
     return Service(worker, tallies)
+
+
+def _lessons(
+    registries: Registries, by_topic: Mapping[str, str]
+) -> Callable[[Partition, Sequence[int], Sequence[Record]], Learn]:
+    return lambda partition, ids, records: registries.lesson(by_topic[partition.topic], ids, records)

@@ -12,22 +12,24 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluator.wire.avro_schema import avro
 from evaluator.wire.config.finding import Code, Refused
 from evaluator.wire.config.model import SchemaFolder
 from evaluator.wire.formats.json import parse
-from evaluator.wire.payload_schema import avro, protobuf
+from evaluator.wire.protobuf_schema import protobuf
 from evaluator.wire.rejection import MAX_DETAIL, Fault
-from evaluator.wire.schemas import Schemas
+from evaluator.wire.schema_registry import as_it_is
+from evaluator.wire.schemas import MOST_ID, Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from evaluator.wire.schemas import Decode
+    from evaluator.wire.schemas import Schema
 
 
 def load(folder: str) -> SchemaFolder:
     """The schemas of a folder. Raises `Refused` where one cannot be used."""
-    found: dict[int, Decode] = {}
+    found: dict[int, Schema] = {}
     digests: dict[str, str] = {}
     try:
         paths = sorted(Path(folder).iterdir())
@@ -39,7 +41,7 @@ def load(folder: str) -> SchemaFolder:
         make = _KINDS.get(path.suffix)
         if make is None:
             continue
-        if not (path.stem.isascii() and path.stem.isdigit()) or int(path.stem) in found:
+        if not _is_id(path.stem) or int(path.stem) in found:
             raise Refused(Code.BAD_VALUE, f"{path} is not named after a schema id of its own, as in 42{path.suffix}")
         try:
             content = path.read_bytes()
@@ -52,7 +54,11 @@ def load(folder: str) -> SchemaFolder:
     return SchemaFolder(digests, Schemas(found, is_complete=True))
 
 
-def _descriptors(raw: bytes) -> Decode:
+def _is_id(stem: str) -> bool:
+    return stem.isascii() and stem.isdigit() and int(stem) <= MOST_ID
+
+
+def _descriptors(raw: bytes) -> Schema:
     schema = importlib.import_module("google.protobuf.descriptor_pb2").FileDescriptorSet
     try:
         files = schema.FromString(raw).file
@@ -62,11 +68,11 @@ def _descriptors(raw: bytes) -> Decode:
     return protobuf([file.SerializeToString() for file in files])
 
 
-def _json(raw: bytes) -> Decode:
+def _json(raw: bytes) -> Schema:
     match parse(raw):
         case Fault(detail=detail):
             raise ValueError(detail)
-    return parse
+    return as_it_is
 
 
-_KINDS: Mapping[str, Callable[[bytes], Decode]] = {".avsc": avro, ".desc": _descriptors, ".json": _json}
+_KINDS: Mapping[str, Callable[[bytes], Schema]] = {".avsc": avro, ".desc": _descriptors, ".json": _json}

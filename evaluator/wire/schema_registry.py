@@ -1,4 +1,4 @@
-"""What a schema registry says, in Confluent's API, which others speak too: from its answers to decoders.
+"""What a schema registry says, in Confluent's API, which others speak too: from its answers to schemas.
 
 It is asked through `get`, which is somebody else's: the answer at a path, None where it says that nothing is there.
 
@@ -14,12 +14,14 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from evaluator.wire.avro_schema import avro
 from evaluator.wire.formats.json import parse
-from evaluator.wire.payload_schema import avro, protobuf
+from evaluator.wire.protobuf_schema import protobuf
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
+from evaluator.wire.schemas import none_under
 
 if TYPE_CHECKING:
-    from evaluator.wire.schemas import Decode
+    from evaluator.wire.schemas import Decode, Paths, Schema
 
 Answer = Mapping[str, Any]
 Get = Callable[[str], Answer | None]
@@ -37,28 +39,46 @@ _WELL_KNOWN = {
 """Files that protobuf brings along, so that nobody registers them, and the modules that hold them."""
 
 
-def decoder_of(schema: int, get: Get) -> Decode | None:
-    """The decoder of a schema, which may be one that rejects everything; None where there is no schema of that id."""
+class _Gone(Exception):
+    """Something that a schema needs is not there: not yet, or not on the replica that was asked."""
+
+
+def schema_of(schema: int, get: Get) -> Schema | Fault:
+    """What is under an id, which may be a schema that rejects everything; a fault where it is not there, or not all."""
     found = get(f"schemas/ids/{schema}")
     if found is None:
-        return None
-    kind = found.get("schemaType", "AVRO")
+        return none_under(schema)
     try:
-        match kind:
-            case "AVRO":
-                return avro(found["schema"], [each["schema"] for each in _references(found, "", get)])
-            case "PROTOBUF":
-                return _protobuf(schema, get)
-            case "JSON":
-                return parse
+        return _made(schema, found, get)
+    except _Gone as gone:
+        return _unusable(schema, gone)
     except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        return _refusing(f"schema {schema} cannot be used: {bad}")
-    return _refusing(f"schema {schema} is of the type {kind}")
+        return _refusing(_unusable(schema, bad))
 
 
-def _refusing(why: str) -> Decode:
-    fault = Fault(Reason.UNSUPPORTED, why[:MAX_DETAIL])
-    return lambda _: fault
+def _made(schema: int, found: Answer, get: Get) -> Schema:
+    match kind := found.get("schemaType", "AVRO"):
+        case "AVRO":
+            return avro(found["schema"], [each["schema"] for each in _references(found, "", get)])
+        case "PROTOBUF":
+            return _protobuf(schema, get)
+        case "JSON":
+            return as_it_is
+    message = f"it is of the type {kind}"
+    raise ValueError(message)
+
+
+def as_it_is(_: Paths) -> Decode:
+    """The schema of what is JSON already: that there is one is all that counts."""
+    return parse
+
+
+def _unusable(schema: int, why: Exception) -> Fault:
+    return Fault(Reason.UNSUPPORTED, f"schema {schema} cannot be used: {why}"[:MAX_DETAIL])
+
+
+def _refusing(fault: Fault) -> Schema:
+    return lambda _: lambda _: fault
 
 
 def _references(found: Answer, form: str, get: Get) -> list[Answer]:
@@ -80,14 +100,17 @@ def _follow(found: Answer, form: str, get: Get, known: dict[str, Answer | None])
         other = get(f"subjects/{subject}/versions/{int(reference['version'])}{form}")
         if other is None:
             message = f"{name}, which it refers to, is not there"
-            raise ValueError(message)
+            raise _Gone(message)
         _follow(other, form, get, known)
         del known[name]
         known[name] = other
 
 
-def _protobuf(schema: int, get: Get) -> Decode:
-    found = get(f"schemas/ids/{schema}{_SERIALIZED}") or {}
+def _protobuf(schema: int, get: Get) -> Schema:
+    found = get(f"schemas/ids/{schema}{_SERIALIZED}")
+    if found is None:
+        message = "its descriptor is not there"
+        raise _Gone(message)
     files = [_file(each["name"], each["schema"]) for each in _references(found, _SERIALIZED, get)]
     files.append(_file("default", found["schema"]))
     return protobuf([*_well_known(files), *(file.SerializeToString() for file in files)])

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from evaluator.core.event import EpochUs
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Fetched
+    from evaluator.runtime.registries import Learn
     from evaluator.runtime.stage import Outbox
+    from evaluator.wire.records import Record
 
 
 class Filling(Numbers):
@@ -55,8 +57,8 @@ async def crew_of(
 
     log = MemoryLog(clock=clock, step=step)
     await log.create([TopicSpec("in", 1), TopicSpec("out", 1), TopicSpec("own", 1, compact=True)])
-    learn = None if registry is None else registry(clock).learn
-    crew = Crew("numbers", ["in"], lambda _partition: stage, log, clock, Unobserved(), learn=learn)
+    lesson = None if registry is None else registry(clock).lesson
+    crew = Crew("numbers", ["in"], lambda _partition: stage, log, clock, Unobserved(), lesson=lesson)
     await crew.consumer.start()
     return crew, log
 
@@ -113,13 +115,16 @@ class Registry:
         self.stage, self.clock, self.failures = stage, clock, failures
         self.journal = [] if journal is None else journal
 
-    async def learn(self, partition: Partition, ids: Sequence[int]) -> None:
-        self.journal.append((partition, list(ids)))
-        await self.clock.sleep(1)
-        if len(self.journal) <= self.failures:
-            url = "http://registry:8081/schemas/ids/7"
-            raise SchemasUnavailable(url, "refused")
-        self.stage.is_known = True
+    def lesson(self, partition: Partition, ids: Sequence[int], records: Sequence[Record]) -> Learn:
+        async def learn() -> None:
+            self.journal.append((partition, list(ids)))
+            await self.clock.sleep(1)
+            if len(self.journal) <= self.failures:
+                url = "http://registry:8081/schemas/ids/7"
+                raise SchemasUnavailable(url, "refused", ids[0], records[0].offset)
+            self.stage.is_known = True
+
+        return learn
 
 
 def test_a_partition_is_held_until_the_schemas_of_its_records_are_known_and_nothing_is_taken_over_again() -> None:
@@ -138,9 +143,11 @@ def test_a_partition_is_held_until_the_schemas_of_its_records_are_known_and_noth
 
     with capture_logs() as logs:
         run_virtual(main())
-    told = [(each["event"], each.get("reason", "")[:46]) for each in logs if "schemas" in each["event"]]
+    told = [each for each in logs if "schemas" in each["event"]]
     assert told == [
-        ("task.waits_for_schemas", "cannot read http://registry:8081/schemas/ids/7"), ("task.has_schemas", ""),
+        {"event": "task.waits_for_schemas", "log_level": "warning", "stage": "numbers", "partition": "in/0",
+         "offset": 0, "schema": 7, "reason": str(SchemasUnavailable("http://registry:8081/schemas/ids/7", "refused"))},
+        {"event": "task.has_schemas", "log_level": "info", "stage": "numbers", "partition": "in/0", "failures": 2},
     ]  # fmt: skip
 
 

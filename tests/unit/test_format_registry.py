@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +19,16 @@ from google.protobuf.message_factory import GetMessageClass
 from support.decoded import NOON, SCHEMAS, Event, Seen, bare, config_of, record, seen
 
 from evaluator.wire import schema_files
+from evaluator.wire.avro_schema import DEEPEST, MOST_VALUES, parse
+from evaluator.wire.avro_schema import avro as schema_of_avro
 from evaluator.wire.config.finding import Refused
 from evaluator.wire.decode import SourceDecoder
-from evaluator.wire.payload_schema import DEEPEST, MOST_VALUES
-from evaluator.wire.payload_schema import avro as decoder_of_avro
+from evaluator.wire.protobuf_schema import protobuf as schema_of_protobuf
+from evaluator.wire.rejection import Fault, Reason
+from evaluator.wire.schemas import MOST_MEMORY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SOURCE = {
@@ -122,7 +128,7 @@ def test_json_is_json() -> None:
         (framed(1, b"\0\x7e"), "wrong_shape"),
         (framed(1, b"\0\2" + b"\xff" * 9 + b"\x7f"), "wrong_shape"),
         (framed(2, b"\2\2\xff"), "wrong_shape"),
-        (framed(2, b"\2\2\x12\1\xff"), "wrong_shape"),
+        (framed(2, b"\2\2\x0a\1\x08"), "wrong_shape"),
         (framed(3, b""), "not_json"),
         (framed(3, b"[]"), "wrong_shape"),
     ],
@@ -191,11 +197,14 @@ def nested(levels: int) -> bytes:
         pytest.param("1.avsc", chain(DEEPEST), "levels deep", id="deep_by_name"),
         pytest.param("1.avsc", doubling(14), f"more than {MOST_VALUES} values", id="wide"),
         pytest.param("1.avsc", doubling(60), f"more than {MOST_VALUES} values", id="so_wide_that_it_takes_for_ever"),
-        pytest.param("1.avsc", b'{"type":"array","items":%b}' % doubling(9), "whose items may be", id="wide_items"),
+        pytest.param(
+            "1.avsc", b'{"type":"array","items":%b}' % doubling(14), f"more than {MOST_VALUES} values", id="wide_items"
+        ),
         ("2.desc", b"\xff", "is no schema that can be used"),
         ("2.desc", b"", "is no schema that can be used"),
         ("3.json", b"{", "is no schema that can be used"),
         ("order.avsc", b'"int"', "is not named after a schema id of its own, as in 42.avsc"),
+        ("2147483648.avsc", b'"int"', "is not named after a schema id of its own, as in 42.avsc"),
         ("01.json", b"{}", ""),
         ("readme.md", b"", "holds no schemas"),
     ],
@@ -244,7 +253,7 @@ def test_the_files_are_read_once_and_what_they_hold_is_part_of_what_a_rule_means
 def test_a_schema_of_any_kind_may_refer_to_others(schema: str, payload: bytes, value: object) -> None:
     took = '{"type": "record", "name": "Took", "namespace": "shop", "fields": [{"name": "ms", "type": "int"}]}'
     bare_name = '{"type": "enum", "name": "Bare", "symbols": ["A"]}'
-    assert decoder_of_avro(schema, [took, bare_name])(payload) == value
+    assert schema_of_avro(schema, [took, bare_name])(())(payload) == value
 
 
 def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
@@ -284,6 +293,161 @@ def varint(number: int) -> bytes:
     while number > 0x7F:
         number, out = number >> 7, out + bytes([number & 0x7F | 0x80])
     return out + bytes([number])
+
+
+def test_what_nobody_asks_for_of_a_protobuf_payload_is_not_looked_at() -> None:
+    """But a trace id, which is read when the event ends as evidence, is: then it is too late to find it broken."""
+    value = protobuf(time="2026-01-28T12:00:00Z", status=200) + b"\x12\1\xff"  # a route of no letters
+    named = {**SOURCE, "fields": {**SOURCE["fields"], "trace_id": "route"}}
+    assert seen(SOURCE, record(0, value)) == Seen([Event()])
+    assert seen(SOURCE, record(0, value), group_by=["route"]) == Seen([], [(0, 0, "wrong_shape")])
+    assert seen(named, record(0, value)) == Seen([], [(0, 0, "wrong_shape")])
+
+
+def order() -> tuple[bytes, bytes, bytes]:
+    """A schema of orders, each with items of thirty texts; what an item is, and an order's number and its time."""
+    file = FileDescriptorProto(name="order.proto", package="shop", syntax="proto3")
+    item = file.message_type.add(name="Item")
+    for number in range(1, 31):
+        item.field.add(name=f"text_{number}", number=number, label=FieldDescriptorProto.LABEL_OPTIONAL,
+                       type=FieldDescriptorProto.TYPE_STRING)  # fmt: skip
+    message = file.message_type.add(name="Order")
+    items = message.field.add(name="items", number=1, label=FieldDescriptorProto.LABEL_REPEATED,
+                              type=FieldDescriptorProto.TYPE_MESSAGE)  # fmt: skip
+    items.type_name = ".shop.Item"
+    message.field.add(name="status", number=2, label=FieldDescriptorProto.LABEL_OPTIONAL,
+                      type=FieldDescriptorProto.TYPE_INT32)  # fmt: skip
+    return file.SerializeToString(), b"\x0a\0", b"\x10\x07"
+
+
+@pytest.mark.parametrize("path", ["status", "items.text_1", "items.text_1.more"])
+def test_items_of_two_bytes_that_nobody_asks_for_become_no_values(path: str) -> None:
+    file, item, status = order()
+    decode = schema_of_protobuf([file])((tuple(path.split(".")),))
+    payload = b"\2\2" + item * 200_000 + status
+    decode(b"\2\2")  # what is made once
+    found, peak = measured(lambda: decode(payload))
+    assert found == ({"status": 7} if path == "status" else {"items": []})
+    assert peak < 2 * len(payload) + 100_000
+
+
+def test_items_that_are_asked_for_as_they_are_are_refused_before_they_fill_the_memory() -> None:
+    file, item, status = order()
+    decode = schema_of_protobuf([file])((("items",), ("status",)))
+    found = decode(b"\2\2" + item * 2 + status)
+    assert found == {"items": [{f"text_{number}": "" for number in range(1, 31)}] * 2, "status": 7}
+    refused, peak = measured(lambda: decode(b"\2\2" + item * 2_000_000))
+    assert isinstance(refused, Fault)
+    assert refused.reason is Reason.TOO_LARGE
+    assert peak < 10_000_000
+
+
+def measured(work: Callable[[], object]) -> tuple[object, int]:
+    """What it gives, and the bytes that Python took for it at most."""
+    tracemalloc.start()
+    try:
+        return work(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def nulls(fields: int) -> dict[str, Any]:
+    """A record of a byte, and of many values that take none."""
+    kinds = [{"name": "b", "type": "boolean"}, *({"name": f"n{n}", "type": "null"} for n in range(fields))]
+    return {"type": "record", "name": "R", "fields": kinds}
+
+
+def of(*kinds: object) -> dict[str, Any]:
+    return {"type": "record", "name": "R", "fields": [{"name": f"f{n}", "type": kind} for n, kind in enumerate(kinds)]}
+
+
+@pytest.mark.parametrize(
+    ("items", "item"),
+    [
+        pytest.param(nulls(98), b"\1", id="nulls"),
+        pytest.param(of("boolean"), b"\1", id="one_field"),
+        pytest.param(of("boolean", "int", "string"), b"\1\2\0", id="three_fields"),
+        pytest.param(of(*[["null", "int"]] * 6), b"\0" * 6, id="six_nullable_fields"),
+        pytest.param(of(*["boolean"] * 11), b"\1" * 11, id="eleven_fields"),
+        pytest.param(of(*["boolean"] * 43), b"\1" * 43, id="forty_three_fields"),
+        pytest.param(["null", of("boolean")], b"\2\1", id="a_record_or_nothing"),
+        pytest.param({"type": "array", "items": "int"}, b"\0", id="lists_of_nothing"),
+        pytest.param({"type": "map", "values": "int"}, b"\0", id="maps_of_nothing"),
+        pytest.param("null_or_int", b"\0", id="nothing"),
+        pytest.param("int", b"\xff\x7f", id="two_byte_numbers"),
+        pytest.param("long", b"\xff\xff\x7f", id="three_byte_numbers"),
+        pytest.param("double", b"\1" * 8, id="doubles"),
+        pytest.param("float", b"\1" * 4, id="floats"),
+        pytest.param("string", b"\0", id="empty_texts"),
+        pytest.param("string", b"\4ab", id="short_texts"),
+        pytest.param("string", b"\x08\xc4\x85aa", id="texts_of_other_letters"),
+        pytest.param("bytes", b"\4ab", id="short_bytes"),
+        pytest.param({"type": "fixed", "name": "F", "size": 2}, b"ab", id="fixed_bytes"),
+    ],
+)
+def test_memory_is_told_from_the_schema_and_the_length_before_anything_is_decoded(items: Any, item: bytes) -> None:
+    """Never less than it is; and not much more, for else good records were refused."""
+    items = ["null", "int"] if items == "null_or_int" else items
+    schema = json.dumps({"type": "array", "items": items})
+    decode, count = schema_of_avro(schema)(()), 20_000
+    payload = varint(2 * count) + item * count + b"\0"
+    found, peak = measured(lambda: decode(payload))
+    assert isinstance(found, list)
+    assert len(found) == count
+    told = parse(schema)[1].most(len(payload))
+    assert peak <= told <= 12 * peak
+
+
+def test_a_map_of_many_small_items_fits_in_what_is_told() -> None:
+    schema, count = json.dumps({"type": "map", "values": "null"}), 20_000
+    payload = varint(2 * count) + b"".join(b"\x0a%05d" % number for number in range(count)) + b"\0"
+    found, peak = measured(lambda: schema_of_avro(schema)(())(payload))
+    assert isinstance(found, dict)
+    assert len(found) == count
+    assert peak <= parse(schema)[1].most(len(payload))
+
+
+def test_a_payload_whose_values_might_not_fit_in_memory_is_too_large() -> None:
+    """A schema of nulls is no fault as long as the lists are short: it is what the bytes may become that counts."""
+    schema = json.dumps({"type": "record", "name": "All", "fields": [
+        {"name": "items", "type": {"type": "array", "items": nulls(98)}},
+    ]})  # fmt: skip
+    decode = schema_of_avro(schema)(())
+    found = decode(varint(4) + b"\1\1" + b"\0")
+    assert found == {"items": [{"b": True, **{f"n{n}": None for n in range(98)}}] * 2}
+    refused, peak = measured(lambda: decode(varint(8_000_000) + b"\1" * 4_000_000 + b"\0"))
+    assert isinstance(refused, Fault)
+    assert refused.reason is Reason.TOO_LARGE
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        of("string", "long", "double"),
+        of(*[["null", "string"]] * 50),
+        of(["null", of("long", "string", "boolean")], ["null", "string"], "int"),
+        {"type": "map", "values": of("string", "long", "double")},
+        ["null", "string"],
+        {"type": "array", "items": "double"},
+    ],
+)
+def test_lists_of_what_people_write_are_read_up_to_the_largest_record(items: Any) -> None:
+    _, extent = parse(json.dumps({"type": "array", "items": renamed(items)}))
+    assert extent.most(4 << 20) <= MOST_MEMORY
+
+
+def renamed(kind: Any) -> Any:
+    """The same with a name of its own for each record."""
+    numbers = itertools.count()
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            own = {"name": f"R{next(numbers)}"} if node.get("type") == "record" else {}
+            return {**{key: walk(each) for key, each in node.items()}, **own}
+        return [walk(each) for each in node] if isinstance(node, list) else node
+
+    return walk(kind)
 
 
 def test_a_descriptor_without_what_it_imports_is_refused(tmp_path: Path) -> None:

@@ -19,15 +19,20 @@ from unit.test_format_registry import avro, framed, protobuf
 
 from evaluator.core.event import SeriesTable
 from evaluator.errors import SchemasMissing, SchemasUnavailable
+from evaluator.runtime.clock import VirtualClock, VirtualLoop
+from evaluator.runtime.inquiry import Inquiry, connected
 from evaluator.runtime.registries import MOST_IDS, Registries, learn_named
 from evaluator.wire.config.model import RegistryConfig
-from evaluator.wire.decode import SourceDecoder
+from evaluator.wire.decode import SourceDecoder, schemas_missing
 from evaluator.wire.schema_registry import MOST_REFERENCES
-from evaluator.wire.schemas import MOST_ABSENT, Schemas
+from evaluator.wire.schemas import AGAIN_S, FEW_ABSENT, MOST_ABSENT, MOST_ID, Schemas, none_under
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from http.client import HTTPConnection
     from pathlib import Path
+
+    from evaluator.wire.config.model import SourceConfig
 
 Answers = dict[str, Any]
 EVENT = Event(latency=12_500)
@@ -171,7 +176,6 @@ def test_json_needs_no_schema_but_that_there_is_one(registry: Registry) -> None:
         {"schema": "{"},
         {"schema": '"unheard_of"'},
         {"schema": '{"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null", "N"]}]}'},
-        {"schema": '"int"', "references": [{"name": "x", "subject": "gone", "version": 1}]},
         {"schema": '"int"', "references": [{}]},
         {"schema": '"int"', "references": ["x"]},
         {"schema": '"int"', "references": 5},
@@ -286,14 +290,137 @@ def test_a_decoder_asks_nobody(registry: Registry) -> None:
 def test_ids_of_nothing_are_forgotten_before_they_fill_the_memory() -> None:
     schemas = Schemas()
     for schema in range(MOST_ABSENT + 1):
-        schemas.learn(schema, None)
+        schemas.learn(schema, none_under(schema))
     assert schemas.missing([0, 1, MOST_ABSENT]) == [0]
+
+
+def registries_of(config: SourceConfig, **more: Any) -> tuple[Registries, VirtualLoop]:
+    """The registry of one source, and the loop whose time is moved by hand: nothing runs on it."""
+    loop = VirtualLoop()
+    loop.close()
+    return Registries({"events": config}, VirtualClock(loop), **more), loop
+
+
+async def test_a_schema_that_is_registered_behind_its_first_record_is_found_after_a_minute(registry: Registry) -> None:
+    config = source_of(source(registry))
+    registries, time = registries_of(config)
+    await registries.learn("events", [1])
+    registry.answers["/schemas/ids/1"] = AVRO
+    assert seen_by(config, record(0, avro())) == Seen([], [(0, 0, "unsupported")])
+    time.advance(AGAIN_S - 1)
+    assert seen_by(config, record(0, avro())) == Seen([], [(0, 0, "unsupported")])
+    assert registry.journal == ["/schemas/ids/1"]
+    time.advance(1)
+    assert schemas_missing(config, [avro()]) == [1]
+    await registries.learn("events", [1])
+    assert seen_by(config, record(0, avro())) == Seen([EVENT])
+    time.advance(AGAIN_S)
+    assert seen_by(config, record(0, avro())) == Seen([EVENT])
+    assert registry.journal == ["/schemas/ids/1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("answers", "late"),
+    [
+        ({"/schemas/ids/1": {**AVRO, "references": [{"name": "x", "subject": "late", "version": 1}]}},
+         {"/subjects/late/versions/1": {"schema": '{"type": "fixed", "name": "x", "size": 1}'}}),
+        ({"/schemas/ids/1": {"schema": "", "schemaType": "PROTOBUF"}}, {"/schemas/ids/1": AVRO}),
+    ],
+    ids=["a_reference", "the_descriptor_of_protobuf"],
+)  # fmt: skip
+async def test_what_a_schema_needs_and_is_not_there_yet_is_asked_for_again_after_a_minute(
+    answers: Answers, late: Answers, registry: Registry
+) -> None:
+    config = source_of(source(registry))
+    registries, time = registries_of(config)
+    registry.answers |= answers
+    await registries.learn("events", [1])
+    assert seen_by(config, record(0, avro())) == Seen([], [(0, 0, "unsupported")])
+    registry.answers |= late
+    time.advance(AGAIN_S)
+    await registries.learn("events", schemas_missing(config, [avro()]))
+    assert seen_by(config, record(0, avro())) == Seen([EVENT])
+
+
+def test_what_is_asked_for_again_is_still_absent_for_who_has_looked_already() -> None:
+    """Between the look at what is missing and the decoding time may pass; nothing is half decoded for it."""
+    schemas, times = Schemas(), [0.0]
+    schemas.clock = lambda: times[0]
+    schemas.learn(7, none_under(7))
+    assert schemas.missing([7]) == []
+    times[0] = AGAIN_S
+    assert schemas.find(7) == none_under(7)
+    assert schemas.missing([7]) == [7]
+
+
+def test_a_fetch_of_nothing_but_garbage_ends_however_slowly_a_registry_answers() -> None:
+    """One id a second: the first ones have not to be asked again before the last are."""
+    schemas, now = Schemas(), 0.0
+    schemas.clock = lambda: now
+    garbage = range(20 * FEW_ABSENT)
+    asked = 0
+    while missing := schemas.missing(garbage)[:1]:
+        asked, now = asked + 1, now + 1
+        assert asked <= len(garbage)
+        schemas.learn(*missing, none_under(*missing))
+    assert asked == len(garbage)
+    now += 20 * AGAIN_S
+    assert schemas.missing(garbage) == list(garbage)
+
+
+@pytest.mark.parametrize("schema", [MOST_ID + 1, 2**32 - 1])
+def test_an_id_that_no_registry_can_have_is_nobodys_and_nobody_is_asked(schema: int, registry: Registry) -> None:
+    registry.answers["/schemas/ids/1"] = AVRO
+    found = seen(source(registry), record(0, avro()), record(1, framed(schema, b"")), record(2, avro()))
+    assert found == Seen([EVENT] * 2, [(1, 0, "unsupported")])
+    assert registry.journal == ["/schemas/ids/1"]
+
+
+def test_the_largest_id_is_asked_for(registry: Registry) -> None:
+    registry.answers[f"/schemas/ids/{MOST_ID}"] = AVRO
+    assert seen(source(registry), record(0, framed(MOST_ID, avro()[5:]))) == Seen([EVENT])
+
+
+async def test_who_waits_says_for_which_schema_of_which_record(registry: Registry) -> None:
+    """The address is wrong or the registry is: a person has to look, and perhaps at the record."""
+    config = source_of(source(registry))
+    registries, _ = registries_of(config)
+    registry.answers |= {"/schemas/ids/1": AVRO, "/schemas/ids/9": 404}
+    records = [record(5, avro()), record(6, None), record(7, framed(9, b"")), record(8, framed(9, b""))]
+    learn = registries.lesson("events", [1, 9], records)
+    await learn()  # of the two it has learned one
+    with pytest.raises(SchemasUnavailable) as caught:
+        await learn()
+    assert (caught.value.schema, caught.value.offset) == (9, 7)
+    assert str(caught.value).startswith(f"cannot read {registry.url}/schemas/ids/9: status 404")
+
+
+async def test_a_reference_that_cannot_be_had_is_told_by_the_schema_that_needs_it(registry: Registry) -> None:
+    config = source_of(source(registry))
+    registries, _ = registries_of(config)
+    registry.answers |= {"/schemas/ids/1": {**AVRO, "references": [ref("x", "x")]}, "/subjects/x/versions/1": 503}
+    with pytest.raises(SchemasUnavailable, match="subjects/x/versions/1: status 503") as caught:
+        await registries.lesson("events", [1], [record(3, avro())])()
+    assert (caught.value.schema, caught.value.offset) == (1, 3)
+
+
+def test_who_is_told_to_end_while_connecting_asks_nothing(registry: Registry) -> None:
+    """Else it would wait for an answer that drips, and with it the process when it ends."""
+
+    def connect(url: str) -> HTTPConnection:
+        inquiry.end()
+        return connected(url)
+
+    inquiry = Inquiry(RegistryConfig(registry.url), connect)
+    with pytest.raises(SchemasUnavailable, match="it took too long"):
+        inquiry.run([1])
+    assert (registry.journal, inquiry.found) == ([], {})
 
 
 async def test_partitions_that_wait_for_one_schema_ask_for_it_once(registry: Registry) -> None:
     registry.answers["/schemas/ids/1"] = AVRO
     config = source_of(source(registry))
-    registries = Registries({"events": config})
+    registries, _ = registries_of(config)
     await asyncio.gather(*(registries.learn("events", [1]) for _ in range(4)))
     assert registry.journal == ["/schemas/ids/1"]
     assert seen_by(config, record(0, avro())) == Seen([EVENT])
@@ -301,14 +428,14 @@ async def test_partitions_that_wait_for_one_schema_ask_for_it_once(registry: Reg
 
 async def test_garbage_is_asked_for_a_few_ids_at_a_time(registry: Registry) -> None:
     config = source_of(source(registry))
-    await Registries({"events": config}).learn("events", range(1000))
+    await registries_of(config)[0].learn("events", range(1000))
     assert len(registry.journal) == MOST_IDS
 
 
 async def test_what_came_before_a_registry_went_away_is_known(registry: Registry) -> None:
     registry.answers |= {"/schemas/ids/1": AVRO, "/schemas/ids/2": 503}
     config = source_of(source(registry))
-    registries = Registries({"events": config})
+    registries, _ = registries_of(config)
     await registries.learn("events", [1, 2])
     assert seen_by(config, record(0, avro())) == Seen([EVENT])
     with pytest.raises(SchemasUnavailable, match="status 503"):
@@ -320,10 +447,42 @@ async def test_a_registry_that_drips_is_given_up_after_a_while(registry: Registr
     registry.hangs = threading.Event()
     config = source_of(source(registry))
     try:
-        with pytest.raises(SchemasUnavailable, match="no answer within"):
-            await Registries({"events": config}, deadline_s=0.05).learn("events", [1])
+        with pytest.raises(SchemasUnavailable, match="no answer within") as caught:
+            await registries_of(config, deadline_s=0.05)[0].lesson("events", [1], [record(4, avro())])()
+        assert (caught.value.schema, caught.value.offset) == (1, 4)
     finally:
         registry.hangs.set()
+
+
+class Endless(Inquiry):
+    """A conversation that does not end, whoever tells it to, until it is released."""
+
+    def __init__(self, registry: RegistryConfig, journal: list[list[int]], released: threading.Event) -> None:
+        super().__init__(registry)
+        self.journal, self.released = journal, released
+
+    def run(self, ids: Sequence[int]) -> None:
+        self.journal.append(list(ids))
+        self.released.wait()
+        self.found = {schema: none_under(schema) for schema in ids}
+
+
+async def test_a_registry_is_asked_by_one_thread_at_a_time_also_if_that_cannot_be_ended(registry: Registry) -> None:
+    journal, released = list[list[int]](), threading.Event()
+    config = source_of(source(registry))
+    registries, _ = registries_of(config, deadline_s=0.2, inquire=lambda each: Endless(each, journal, released))
+    try:
+        with pytest.raises(SchemasUnavailable, match="no answer within"):
+            await registries.learn("events", [1])
+        with pytest.raises(SchemasUnavailable, match="has not ended yet") as caught:
+            await registries.learn("events", [1])
+        assert caught.value.schema == 1
+        assert journal == [[1]]
+    finally:
+        released.set()
+    await registries.learn("events", [1])
+    assert journal == [[1], [1]]
+    assert schemas_missing(config, [avro()]) == []
 
 
 def test_sources_of_one_registry_share_what_is_known_of_it(registry: Registry) -> None:

@@ -22,8 +22,7 @@ from evaluator.runtime.topics import Topics
 from evaluator.wire.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from evaluator.runtime.registries import Learn
     from evaluator.runtime.stage import Outbox
 
 NOON = EpochUs(NOON_NS // 1000)
@@ -130,9 +129,12 @@ class Answering:
     def __init__(self, stage: Noted) -> None:
         self.stage = stage
 
-    async def learn(self, partition: object, ids: Sequence[int]) -> None:
-        await asyncio.sleep(1)
-        self.stage.unknown = -1
+    def lesson(self, *_: object) -> Learn:
+        async def learn() -> None:
+            await asyncio.sleep(1)
+            self.stage.unknown = -1
+
+        return learn
 
 
 def test_a_schema_that_is_missing_in_a_later_slice_costs_nothing_of_the_former_and_none_twice() -> None:
