@@ -23,7 +23,7 @@ def record(value: bytes = b"{\n  x") -> Record:
 
 def listing() -> Listing:
     history = History({})
-    history.republished.add(Position(0, 7))
+    history.notes[Position(0, 7)] = "calls/1/81"
     letter = letter_of(record())
     assert letter is not None
     return Listing([Found(Position(0, 7), NOON_MS, letter)], 1, history)
@@ -64,6 +64,22 @@ def test_one_is_shown_with_everything_it_holds_and_no_line_can_be_forged() -> No
         "  {",
         "    x",
     ]
+
+
+def test_a_time_that_is_no_date_is_shown_as_the_number_that_it_is() -> None:
+    one = Record(7, 1, b"k", b"v", (
+        ("reason", b"r"), ("topic", b"calls"), ("partition", b"1"), ("offset", b"81"),
+        ("timestamp", b"9223372036854775807"),
+    ))  # fmt: skip
+    assert list(shown(Position(0, 7), one, letter_of(one), History({})))[:3] == [
+        "letter    0:7  1970-01-01T00:00:00.001Z  new",
+        "reason    r: ",
+        "from      calls/1/81  9223372036854775807",
+    ]
+    last = one._replace(timestamp=253_402_300_799_999)
+    assert next(shown(Position(0, 7), last, None, History({}))) == "letter    0:7  9999-12-31T23:59:59.999Z  new"
+    late = one._replace(timestamp=253_402_300_800_000)
+    assert next(shown(Position(0, 7), late, None, History({}))) == "letter    0:7  253402300800000  new"
 
 
 def test_what_is_cut_binary_or_no_letter_says_so() -> None:
