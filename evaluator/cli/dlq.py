@@ -127,7 +127,7 @@ def publish(
     topic, counted = chosen.topics.dlq, Counter[Fate]()
 
     async def work(log: Log) -> None:
-        _end_by_sigterm()
+        end_by_sigterm()
         producer = None if dry_run else log.producer(transactional_id(topic))
         republisher = Republisher(log, topic, producer, SystemClock(), held())
         try:
@@ -147,7 +147,7 @@ def publish(
     return 1 if counted[Fate.IMPOSSIBLE] else 0
 
 
-def _end_by_sigterm() -> None:
+def end_by_sigterm() -> None:
     """As Ctrl-C does: by cancelling, so that no transaction is left open."""
     task = asyncio.current_task()
     if task is not None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 
-from evaluator.cli.dlq import json_lines, shown, table
+import pytest
+
+from evaluator.cli.dlq import end_by_sigterm, json_lines, shown, table
 from evaluator.runtime.dead_letters import Found, History, Listing, Position
 from evaluator.wire.dead_letter import dead_letter, letter_of
 from evaluator.wire.records import Record
@@ -95,3 +100,20 @@ def test_what_is_cut_binary_or_no_letter_says_so() -> None:
         "header    republished: slo.dlq/0/7",
         "value     null",
     ]
+
+
+def test_sigterm_cancels_as_ctrl_c_does_so_that_what_is_open_is_aborted() -> None:
+    done: list[str] = []
+
+    async def publish() -> None:
+        end_by_sigterm()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.shield(asyncio.sleep(0))
+            done.append("aborted")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(publish())
+    assert done == ["aborted"]

@@ -523,6 +523,27 @@ def test_operators_with_other_settings_fence_each_other() -> None:
     run(scenario)
 
 
+def test_who_was_fenced_leaves_the_transaction_of_the_other_one_alone() -> None:
+    async def scenario() -> None:
+        place = await Place().filled(letter(1), letter(2))
+        other, sends = place.log.producer(transactional_id(DLQ)), [0]
+
+        async def step(name: str) -> None:
+            if name == "producer.send:before":
+                sends[0] += 1
+                if sends[0] == 2:
+                    await other.start()
+                    other.begin()
+                    await (await other.send(Outgoing(SOURCE, None, b"the other", 1)))
+
+        with pytest.raises(Fenced):
+            await place.publish(by=place.log.connect(step=step))
+        await other.commit()
+        assert [copy.value for copy in await place.copies()] == [b"the other"]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("what", ["list", "show", "publish"])
 def test_a_read_that_waits_behind_a_transaction_says_so_once(what: str) -> None:
     async def scenario() -> None:
@@ -555,12 +576,22 @@ def test_a_read_that_waits_behind_a_transaction_says_so_once(what: str) -> None:
     run(scenario)
 
 
-def test_a_long_read_that_gets_on_says_nothing() -> None:
+def test_only_standing_still_counts_as_waiting_not_what_is_done_with_the_records() -> None:
     async def scenario() -> None:
         place = await Place().filled(letter(1), letter(2))
-        reader = records(place.log, Partition(DLQ, 0), 0, 2, place.held)
-        async for _ in reader:
-            await place.clock.sleep(30)
+        other = place.log.producer("somebody")
+        await other.start()
+        other.begin()
+        await (await other.send(Outgoing(DLQ, None, b"open", 0)))
+
+        async def read() -> None:
+            async for _ in records(place.log, Partition(DLQ, 0), 0, 3, place.held):
+                await place.clock.sleep(10)
+
+        reading = asyncio.ensure_future(read())
+        await place.clock.sleep(24)  # for 4 s it waits
+        await other.abort()
+        await reading
         assert place.told == []
 
     run(scenario)
