@@ -204,7 +204,7 @@ def _row(found: Found, history: History) -> tuple[str, ...]:
     letter = found.letter
     return (
         str(found.position), _time(found.at), printable(letter.reason), letter.source, str(letter.events),
-        str(letter.accepted), history.of(found.position), printable(letter.detail),
+        str(letter.accepted), history.of(found.position, letter), printable(letter.detail),
     )  # fmt: skip
 
 
@@ -217,13 +217,14 @@ def json_lines(listing: Listing) -> Iterator[str]:
 def _about(found: Found, history: History) -> dict[str, Any]:
     """A letter without what it holds."""
     letter, position = found.letter, found.position
-    again = history.returned(position)
+    by = history.went_by(position, letter)
+    again = history.returned(by)
     return {
         "partition": position.partition, "offset": position.offset, "time": _time(found.at), "reason": letter.reason,
         "detail": letter.detail,
         "source": {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset},
         "index": letter.index, "events": letter.events, "accepted": letter.accepted, "size": letter.size,
-        "truncated": letter.is_cut, "copyOf": letter.copy_of, "republished": position in history.notes,
+        "truncated": letter.is_cut, "copyOf": letter.copy_of, "republished": by is not None,
         "rejectedAgain": None if again is None else str(again),
     }  # fmt: skip
 
@@ -244,7 +245,8 @@ def _data(name: str, raw: bytes | None) -> dict[str, str | None]:
 
 def shown(position: Position, record: Record, letter: Letter | None, history: History) -> Iterator[str]:
     """Everything of a record there, for a person; `letter` is None where it is no dead letter."""
-    yield f"letter    {position}  {_time(record.timestamp or 0)}  {history.of(position)}"
+    state = "-" if letter is None else history.of(position, letter)
+    yield f"letter    {position}  {_time(record.timestamp or 0)}  {state}"
     if letter is None:
         yield "reason    none: this is no dead letter"
     else:

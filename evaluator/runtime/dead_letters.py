@@ -110,20 +110,21 @@ class History:
             self.sent[note.source] = before
         return None
 
-    def returned(self, position: Position) -> Position | None:
-        """The letter of its copy, where that was rejected again."""
-        return self._claims.get((position, _partition(self.notes.get(position, ""))))
+    def returned(self, position: Position | None) -> Position | None:
+        """The letter of the copy, where one went by that letter and was rejected again."""
+        return None if position is None else self._claims.get((position, _partition(self.notes.get(position, ""))))
 
-    def went_by(self, found: Found) -> Position | None:
+    def went_by(self, position: Position, letter: Letter) -> Position | None:
         """The letter by which its record was re-published: this one, or another of the same record."""
-        return found.position if found.position in self.notes else self.sent.get(found.letter.source)
+        return position if position in self.notes else self.sent.get(letter.source)
 
-    def of(self, position: Position) -> str:
+    def of(self, position: Position, letter: Letter) -> str:
         """The state of a letter, for a person."""
-        after = self.returned(position)
+        by = self.went_by(position, letter)
+        after = self.returned(by)
         if after is not None:
             return f"rejected again, {after}"
-        return "re-published" if position in self.notes else "new"
+        return "new" if by is None else "re-published"
 
 
 def _position(topic: str, named: str | None) -> Position | None:

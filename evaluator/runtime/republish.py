@@ -161,10 +161,10 @@ class Republisher:
 
     def _objection(self, found: Found, history: History, insist: Insist, *, is_named: bool) -> str:
         """Why it need not or should not be sent; "" where nothing speaks against it."""
-        letter, by = found.letter, history.went_by(found)
+        letter, by = found.letter, history.went_by(found.position, found.letter)
         if letter.source in self._sent:
-            return f"{letter.source} is sent for the letter {self._sent[letter.source]} already"
-        after = None if by is None else history.returned(by)
+            return f"the letter {self._sent[letter.source]} is of the same record"
+        after = history.returned(by)
         if after is not None and not (insist.again and is_named):
             # Of a record that comes back again and again only the newest letter counts, else it is sent many times.
             return f"its copy was rejected again and is the letter {after} now"

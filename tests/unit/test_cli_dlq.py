@@ -28,7 +28,7 @@ def record(value: bytes = b"{\n  x") -> Record:
 
 def listing() -> Listing:
     history = History({})
-    history.notes[Position(0, 7)] = "calls/1/81"
+    history.notes[Position(0, 7)], history.sent["calls/1/81"] = "calls/1/81", Position(0, 7)
     letter = letter_of(record())
     assert letter is not None
     return Listing([Found(Position(0, 7), NOON_MS, letter)], 1, history)
@@ -40,6 +40,14 @@ def test_the_table_escapes_what_others_wrote() -> None:
     assert row == (
         "0:7    2026-01-28T12:00:00Z  bad_value  calls/1/81  3    4     re-published  t is \\x1b]0;owned\\x07"
     )
+
+
+def test_another_letter_of_a_record_that_was_sent_says_so_too() -> None:
+    found, total, history = listing()
+    listed = Listing([found[0]._replace(position=Position(0, 9))], total, history)
+    assert "  re-published  " in list(table(listed))[1]
+    (line,) = json_lines(listed)
+    assert (json.loads(line)["republished"], json.loads(line)["offset"]) == (True, 9)
 
 
 def test_nothing_is_no_table() -> None:
@@ -82,9 +90,9 @@ def test_a_time_that_is_no_date_is_shown_as_the_number_that_it_is() -> None:
         "from      calls/1/81  9223372036854775807",
     ]
     last = one._replace(timestamp=253_402_300_799_999)
-    assert next(shown(Position(0, 7), last, None, History({}))) == "letter    0:7  9999-12-31T23:59:59.999Z  new"
+    assert next(shown(Position(0, 7), last, None, History({}))) == "letter    0:7  9999-12-31T23:59:59.999Z  -"
     late = one._replace(timestamp=253_402_300_800_000)
-    assert next(shown(Position(0, 7), late, None, History({}))) == "letter    0:7  253402300800000  new"
+    assert next(shown(Position(0, 7), late, None, History({}))) == "letter    0:7  253402300800000  -"
 
 
 def test_what_is_cut_binary_or_no_letter_says_so() -> None:
@@ -94,7 +102,7 @@ def test_what_is_cut_binary_or_no_letter_says_so() -> None:
     assert lines[8] == "  00000000  " + "ff " * 16 + " " + "." * 16
     other = Record(3, -1, None, None, (("republished", b"slo.dlq/0/7"),))
     assert list(shown(Position(0, 3), other, None, History({}))) == [
-        "letter    0:3  -  new",
+        "letter    0:3  -  -",
         "reason    none: this is no dead letter",
         "key       -",
         "header    republished: slo.dlq/0/7",

@@ -22,7 +22,7 @@ from evaluator.runtime.log.port import (
     TopicSpec,
 )
 from evaluator.runtime.republish import Fate, Insist, Outcome, Republisher, transactional_id
-from evaluator.wire.dead_letter import HEADERS_LIMIT, LIMIT, dead_letter, letter_of
+from evaluator.wire.dead_letter import HEADERS_LIMIT, LIMIT, Letter, dead_letter, letter_of
 from evaluator.wire.records import Record
 
 if TYPE_CHECKING:
@@ -99,6 +99,13 @@ def as_record(made: Outgoing) -> Record:
     return Record(0, 0, made.key, made.value, made.headers)
 
 
+def known(made: Outgoing) -> Letter:
+    """What it says."""
+    found = letter_of(as_record(made))
+    assert found is not None
+    return found
+
+
 def test_a_letter_says_what_was_written_into_it() -> None:
     found = letter_of(as_record(letter(7, index=2, events=3, accepted=4)))
     assert found is not None
@@ -163,7 +170,7 @@ def test_a_record_goes_back_as_it_was_and_names_its_letter() -> None:
         assert copy.headers == (("h", b"1"), ("evaluator-dlq", b"slo.dlq/0/0"))
         note, history = await place.one(Position(0, 1))
         assert (note.value, note.headers) == (b"", (("republished", b"slo.dlq/0/0"), ("source", b"calls/1/7")))
-        assert history.of(Position(0, 0)) == "re-published"
+        assert history.of(Position(0, 0), known(letter(7))) == "re-published"
 
     run(scenario)
 
@@ -187,7 +194,7 @@ def test_of_a_record_that_was_rejected_again_the_newest_letter_goes() -> None:
         (copy,) = await place.copies()
         await place.log.append([letter(copy.offset, headers=copy.headers)])
         found = await place.newest(Wanted(), 9)
-        states = [(str(each.position), found.history.of(each.position)) for each in found.newest]
+        states = [(str(each.position), found.history.of(each.position, each.letter)) for each in found.newest]
         assert ("0:0", f"rejected again, {found.newest[0].position}") in states
         later = str(found.newest[0].position)
         assert await place.fates(dry=True, again=True) == [("0:0", "SKIPPED"), (later, "SENT")]
@@ -329,7 +336,7 @@ def test_of_a_record_with_two_letters_goes_one_copy() -> None:
         assert await place.fates(dry=True) == expected
         outcomes = await place.publish()
         assert [(str(each.found.position), each.fate.name) for each in outcomes] == expected
-        assert outcomes[0].why == "calls/1/1 is sent for the letter 0:0 already"
+        assert outcomes[0].why == "the letter 0:0 is of the same record"
         assert [copy.value for copy in await place.copies()] == [b"v1", b"v2"]
         other = Wanted(positions=frozenset({Position(0, 1)}))
         assert [(each.fate, each.why) for each in await place.publish(other)] == [
@@ -391,7 +398,7 @@ def test_a_record_cannot_claim_to_be_the_copy_of_a_letter_that_was_not_sent(forg
     async def scenario() -> None:
         place = await Place().filled(letter(1), forged)
         listing = await place.newest(Wanted(), 9)
-        assert [listing.history.of(found.position) for found in listing.newest] == ["new", "new"]
+        assert [listing.history.of(found.position, found.letter) for found in listing.newest] == ["new", "new"]
         assert await place.fates() == [("0:0", "SENT"), ("0:1", "SENT")]
 
     run(scenario)
@@ -404,10 +411,13 @@ def test_a_copy_that_was_rejected_again_stood_in_the_partition_of_its_record() -
         claim = [("evaluator-dlq", b"slo.dlq/0/0")]
         await place.log.append([letter(9, partition=2, headers=claim), letter(9, topic="other", headers=claim)])
         _, history = await place.one(Position(0, 0))
-        assert (history.returned(Position(0, 0)), history.of(Position(0, 0))) == (None, "re-published")
+        assert (history.returned(Position(0, 0)), history.of(Position(0, 0), known(letter(1)))) == (
+            None,
+            "re-published",
+        )
         await place.log.append([letter(9, headers=claim)])
         _, history = await place.one(Position(0, 0))
-        assert history.of(Position(0, 0)) == "rejected again, 0:5"
+        assert history.of(Position(0, 0), known(letter(1))) == "rejected again, 0:5"
 
     run(scenario)
 
