@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from evaluator.runtime.clock import SystemClock
+from evaluator.runtime.dump import Held
 from evaluator.runtime.settings import load
 
 if TYPE_CHECKING:
@@ -27,6 +30,11 @@ Bootstrap = Annotated[
 def settings_of(file: Path | None, bootstrap: str | None) -> Settings:
     """The settings of this command. Raises `ConfigError`."""
     return load(file, overrides={} if bootstrap is None else {"kafka": {"bootstrap_servers": bootstrap}})
+
+
+def held() -> Held:
+    """Who tells on stderr that a read waits behind an open transaction."""
+    return Held(SystemClock(), sys.stderr.write)
 
 
 def with_log(settings: Settings, use: Callable[[Log], Awaitable[T]]) -> T:

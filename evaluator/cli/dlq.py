@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
+import signal
 import sys
 from collections import Counter
 from contextlib import aclosing
@@ -12,23 +14,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from evaluator.cli.connect import Bootstrap, SettingsFile, settings_of, with_log
+from evaluator.cli.connect import Bootstrap, SettingsFile, held, settings_of, with_log
 from evaluator.cli.printable import lines_of, printable
 from evaluator.cli.words import Output, moment
 from evaluator.core.event import EpochUs
 from evaluator.errors import UsageError
 from evaluator.runtime.clock import SystemClock
-from evaluator.runtime.dead_letters import Fate, Found, Insist, Position, Republisher, Wanted, newest, one
+from evaluator.runtime.dead_letters import Found, Position, Wanted, newest, one
+from evaluator.runtime.republish import Fate, Insist, Republisher, transactional_id
 from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.dead_letter import letter_of
+from evaluator.wire.instant import LAST
 from evaluator.wire.rejection import Reason
 from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from evaluator.runtime.dead_letters import History, Listing, Outcome
+    from evaluator.runtime.dead_letters import History, Listing
     from evaluator.runtime.log.port import Log
+    from evaluator.runtime.republish import Outcome
     from evaluator.wire.dead_letter import Letter
     from evaluator.wire.records import Record
 
@@ -58,7 +63,7 @@ def list_(
     """List dead letters, the newest first."""
     chosen = settings_of(settings, bootstrap)
     topic, wanted = chosen.topics.dlq, _wanted(reason, source_topic, since)
-    listing = with_log(chosen, lambda log: newest(log, topic, wanted, last))
+    listing = with_log(chosen, lambda log: newest(log, topic, wanted, last, held()))
     for line in json_lines(listing) if output is Output.JSON else table(listing):
         typer.echo(line)
     others = listing.history.others
@@ -77,7 +82,7 @@ def show(
 ) -> None:
     """Show a dead letter: why, where it stood, its headers, its bytes."""
     chosen, position = settings_of(settings, bootstrap), _position(place)
-    record, history = with_log(chosen, lambda log: one(log, chosen.topics.dlq, position))
+    record, history = with_log(chosen, lambda log: one(log, chosen.topics.dlq, position, held()))
     if raw:
         sys.stdout.buffer.write(record.value or b"")
         sys.stdout.buffer.flush()
@@ -119,10 +124,12 @@ def publish(
         message = "say which: PARTITION:OFFSET, --reason, --source-topic, --since, or --all alone"
         raise UsageError(message)
 
-    async def work(log: Log) -> Counter[Fate]:
-        producer = None if dry_run else log.producer(f"{chosen.app_id}.dlq")
-        republisher = Republisher(log, chosen.topics.dlq, producer)
-        counted = Counter[Fate]()
+    topic, counted = chosen.topics.dlq, Counter[Fate]()
+
+    async def work(log: Log) -> None:
+        end_by_sigterm()
+        producer = None if dry_run else log.producer(transactional_id(topic))
+        republisher = Republisher(log, topic, producer, SystemClock(), held())
         try:
             async with aclosing(republisher.run(wanted, Insist(again, whole))) as outcomes:
                 async for outcome in outcomes:
@@ -131,11 +138,20 @@ def publish(
         finally:
             if producer is not None:
                 await producer.stop()
-        return counted
 
-    counted = with_log(chosen, work)
+    try:
+        with_log(chosen, work)
+    except asyncio.CancelledError:  # by SIGTERM: of Ctrl-C a KeyboardInterrupt is made
+        return 128 + signal.SIGTERM
     sys.stderr.write(_summary(counted, is_dry=dry_run))
     return 1 if counted[Fate.IMPOSSIBLE] else 0
+
+
+def end_by_sigterm() -> None:
+    """As Ctrl-C does: by cancelling, so that no transaction is left open."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _wanted(
@@ -165,7 +181,10 @@ def _position(written: str) -> Position:
 
 
 def _time(at_ms: int) -> str:
-    return rfc3339(at_ms * 1000) if at_ms > 0 else "-"
+    """What a producer gave as its time can be any number."""
+    if at_ms <= 0:
+        return "-"
+    return rfc3339(at_ms * 1000) if at_ms * 1000 <= LAST else str(at_ms)
 
 
 HEAD = ("PLACE", "TIME", "REASON", "FROM", "BAD", "GOOD", "STATE", "DETAIL")
@@ -185,7 +204,7 @@ def _row(found: Found, history: History) -> tuple[str, ...]:
     letter = found.letter
     return (
         str(found.position), _time(found.at), printable(letter.reason), letter.source, str(letter.events),
-        str(letter.accepted), history.of(found.position), printable(letter.detail),
+        str(letter.accepted), history.of(found.position, letter), printable(letter.detail),
     )  # fmt: skip
 
 
@@ -198,13 +217,14 @@ def json_lines(listing: Listing) -> Iterator[str]:
 def _about(found: Found, history: History) -> dict[str, Any]:
     """A letter without what it holds."""
     letter, position = found.letter, found.position
-    again = history.returned.get(position)
+    by = history.went_by(position, letter)
+    again = history.returned(by)
     return {
         "partition": position.partition, "offset": position.offset, "time": _time(found.at), "reason": letter.reason,
         "detail": letter.detail,
         "source": {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset},
         "index": letter.index, "events": letter.events, "accepted": letter.accepted, "size": letter.size,
-        "truncated": letter.is_cut, "copyOf": letter.copy_of, "republished": position in history.republished,
+        "truncated": letter.is_cut, "copyOf": letter.copy_of, "republished": by is not None,
         "rejectedAgain": None if again is None else str(again),
     }  # fmt: skip
 
@@ -225,7 +245,8 @@ def _data(name: str, raw: bytes | None) -> dict[str, str | None]:
 
 def shown(position: Position, record: Record, letter: Letter | None, history: History) -> Iterator[str]:
     """Everything of a record there, for a person; `letter` is None where it is no dead letter."""
-    yield f"letter    {position}  {_time(record.timestamp or 0)}  {history.of(position)}"
+    state = "-" if letter is None else history.of(position, letter)
+    yield f"letter    {position}  {_time(record.timestamp or 0)}  {state}"
     if letter is None:
         yield "reason    none: this is no dead letter"
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluator.cli.connect import Bootstrap, SettingsFile, settings_of, with_log
+from evaluator.cli.connect import Bootstrap, SettingsFile, held, settings_of, with_log
 from evaluator.errors import UsageError
 from evaluator.runtime.dump import Range, dump_decisions, dump_partition, offset_of
 from evaluator.runtime.log.port import Partition
@@ -54,7 +54,7 @@ def dump(
 
 def _decisions(settings: Settings, out: Path | None) -> None:
     with _opened(out) as stream:
-        count = with_log(settings, lambda log: dump_decisions(log, Topics.of(settings).partials, stream))
+        count = with_log(settings, lambda log: dump_decisions(log, Topics.of(settings).partials, stream, held()))
     sys.stderr.write(f"{count} decisions{'' if out is None else f' in {out}'}\n")
 
 
@@ -76,7 +76,7 @@ def _topic(
             bounds = Range(await offset_of(log, place, span[0], "--from"), await offset_of(log, place, span[1], "--to"))
             file = None if out is None else out / f"{topic}-{index}.ndjson"
             with _opened(file) as stream:
-                count = await dump_partition(log, place, bounds, stream)
+                count = await dump_partition(log, place, bounds, stream, held())
             sys.stderr.write(f"{count} records of {topic}/{index}{'' if file is None else f' in {file}'}\n")
 
     with_log(settings, work)

@@ -2,7 +2,8 @@
 
 The headers of a dead letter are ours; those of the record stand among them under `header.NAME`. A record that was
 re-published carries `evaluator-dlq`, the place of its dead letter. Beside that one stands a note from then on: a record
-with the header `republished`, and without a reason.
+with the headers `republished`, that place, and `source`, where the record stood, and without a reason. Anybody who
+writes records can claim that one is a copy; a note only who may write dead letters.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.wire.records import Headers
 
@@ -29,7 +30,10 @@ COPY_OF = "evaluator-dlq"
 """The header of a re-published record: of which dead letter it is a copy."""
 
 _THEIRS = "header."
-_REPUBLISHED = "republished"
+_REPUBLISHED, _SOURCE = "republished", "source"
+_MOST = (1 << 63) - 1
+"""Of any number in a header: offsets, times and sizes have 64 bits, and so has JSON."""
+
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -148,18 +152,28 @@ def letter_of(record: Record) -> Letter | None:
 
 
 def _count(written: bytes) -> int:
-    if not written.isdigit():
+    number = int(written) if written.isdigit() else -1
+    if not 0 <= number <= _MOST:
         message = "no number"
         raise ValueError(message)
-    return int(written)
+    return number
 
 
-def note_of(letter: str) -> Headers:
-    """The headers of the note that the letter at this place was re-published."""
-    return ((_REPUBLISHED, letter.encode()),)
+class Note(NamedTuple):
+    """That the letter at a place was re-published; `source` is where its record stood."""
+
+    letter: str
+    source: str
+
+    @property
+    def headers(self) -> Headers:
+        """Those of its record."""
+        return ((_REPUBLISHED, self.letter.encode()), (_SOURCE, self.source.encode()))
 
 
-def noted(record: Record) -> str | None:
-    """The place of the letter that a record says was re-published; None where it is no such note."""
-    found = dict(record.headers).get(_REPUBLISHED)
-    return None if found is None or "reason" in dict(record.headers) else found.decode("utf-8", "replace")
+def noted(record: Record) -> Note | None:
+    """What a record notes; None where it is no note."""
+    said = {name: (data or b"").decode("utf-8", "replace") for name, data in record.headers}
+    if _REPUBLISHED not in said or "reason" in said:
+        return None
+    return Note(said[_REPUBLISHED], said.get(_SOURCE, ""))

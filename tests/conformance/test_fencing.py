@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from worlds import World, put, shows, started, topic, transact, values
 
-from evaluator.runtime.log.port import Fenced, Outgoing, RecordTooLarge, UnknownTopic
+from evaluator.runtime.log.port import Fenced, Outgoing, Partition, RecordTooLarge, TopicSpec, UnknownTopic
 
 if TYPE_CHECKING:
     from evaluator.runtime.log.port import Log
@@ -171,6 +171,25 @@ def test_a_record_that_is_too_large_fails_its_own_awaitable(world: World) -> Non
         await producer.bump()
         await transact(producer, partition, b"next")
         await shows(log, partition, [b"next"])
+
+    world.run(scenario)
+
+
+def test_a_topic_takes_no_record_above_its_own_limit_and_the_id_serves_for_the_next(world: World) -> None:
+    async def scenario(log: Log) -> None:
+        name = world.name("tight")
+        await log.create([TopicSpec(name, 1, settings={"max.message.bytes": "5000"})])
+        other, partition = await topic(log, world.name("t")), Partition(name, 0)
+        producer = await started(log, world.name("id"))
+        producer.begin()
+        await put(producer, other, b"with it")
+        with pytest.raises(RecordTooLarge, match="6001 bytes"):
+            await put(producer, partition, b"x" * 6000)
+        await producer.abort()
+        await producer.bump()
+        await transact(producer, partition, b"x" * 4000)
+        await shows(log, partition, [b"x" * 4000])
+        assert await values(log, other) == []
 
     world.run(scenario)
 

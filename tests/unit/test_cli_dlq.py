@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 
-from evaluator.cli.dlq import json_lines, shown, table
+import pytest
+
+from evaluator.cli.dlq import end_by_sigterm, json_lines, shown, table
 from evaluator.runtime.dead_letters import Found, History, Listing, Position
 from evaluator.wire.dead_letter import dead_letter, letter_of
 from evaluator.wire.records import Record
@@ -23,7 +28,7 @@ def record(value: bytes = b"{\n  x") -> Record:
 
 def listing() -> Listing:
     history = History({})
-    history.republished.add(Position(0, 7))
+    history.notes[Position(0, 7)], history.sent["calls/1/81"] = "calls/1/81", Position(0, 7)
     letter = letter_of(record())
     assert letter is not None
     return Listing([Found(Position(0, 7), NOON_MS, letter)], 1, history)
@@ -35,6 +40,14 @@ def test_the_table_escapes_what_others_wrote() -> None:
     assert row == (
         "0:7    2026-01-28T12:00:00Z  bad_value  calls/1/81  3    4     re-published  t is \\x1b]0;owned\\x07"
     )
+
+
+def test_another_letter_of_a_record_that_was_sent_says_so_too() -> None:
+    found, total, history = listing()
+    listed = Listing([found[0]._replace(position=Position(0, 9))], total, history)
+    assert "  re-published  " in list(table(listed))[1]
+    (line,) = json_lines(listed)
+    assert (json.loads(line)["republished"], json.loads(line)["offset"]) == (True, 9)
 
 
 def test_nothing_is_no_table() -> None:
@@ -66,6 +79,22 @@ def test_one_is_shown_with_everything_it_holds_and_no_line_can_be_forged() -> No
     ]
 
 
+def test_a_time_that_is_no_date_is_shown_as_the_number_that_it_is() -> None:
+    one = Record(7, 1, b"k", b"v", (
+        ("reason", b"r"), ("topic", b"calls"), ("partition", b"1"), ("offset", b"81"),
+        ("timestamp", b"9223372036854775807"),
+    ))  # fmt: skip
+    assert list(shown(Position(0, 7), one, letter_of(one), History({})))[:3] == [
+        "letter    0:7  1970-01-01T00:00:00.001Z  new",
+        "reason    r: ",
+        "from      calls/1/81  9223372036854775807",
+    ]
+    last = one._replace(timestamp=253_402_300_799_999)
+    assert next(shown(Position(0, 7), last, None, History({}))) == "letter    0:7  9999-12-31T23:59:59.999Z  -"
+    late = one._replace(timestamp=253_402_300_800_000)
+    assert next(shown(Position(0, 7), late, None, History({}))) == "letter    0:7  253402300800000  -"
+
+
 def test_what_is_cut_binary_or_no_letter_says_so() -> None:
     cut = record(value=b"\xff" * (512 * 1024 + 1))
     lines = list(shown(Position(0, 7), cut, letter_of(cut), History({})))
@@ -73,9 +102,26 @@ def test_what_is_cut_binary_or_no_letter_says_so() -> None:
     assert lines[8] == "  00000000  " + "ff " * 16 + " " + "." * 16
     other = Record(3, -1, None, None, (("republished", b"slo.dlq/0/7"),))
     assert list(shown(Position(0, 3), other, None, History({}))) == [
-        "letter    0:3  -  new",
+        "letter    0:3  -  -",
         "reason    none: this is no dead letter",
         "key       -",
         "header    republished: slo.dlq/0/7",
         "value     null",
     ]
+
+
+def test_sigterm_cancels_as_ctrl_c_does_so_that_what_is_open_is_aborted() -> None:
+    done: list[str] = []
+
+    async def publish() -> None:
+        end_by_sigterm()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.shield(asyncio.sleep(0))
+            done.append("aborted")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(publish())
+    assert done == ["aborted"]

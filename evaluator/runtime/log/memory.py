@@ -50,7 +50,8 @@ class MemoryLog:
     ) -> None:
         """`step` is awaited around each effect, `journal` is appended to; both cost nothing when None.
 
-        Time-outs are in seconds of `clock`. `max_record_bytes` counts key, value and headers.
+        Time-outs are in seconds of `clock`. `max_record_bytes` counts key, value and headers, and so does
+        a topic's `max.message.bytes` where that is less.
         `compact_every`: appends to a compacted partition before it is compacted by itself.
         """
         self.name = name

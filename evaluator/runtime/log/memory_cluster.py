@@ -161,11 +161,17 @@ class Cluster:
         size = len(record.key or b"") + len(record.value or b"")
         if record.headers:
             size += sum(len(name.encode()) + len(value) for name, value in record.headers)
-        if size > self.max_record_bytes:
+        if size > self._most(record.topic):
             return RecordTooLarge(record.topic, record.key, size)
         if record.key is None and record.topic in self._compacted:
             return SendFailed(f"a record of the compacted topic {record.topic} needs a key")
         return None
+
+    def _most(self, topic: str) -> int:
+        """The bytes that a record of the topic may have: what a client sends at most, or the topic takes."""
+        found = self._topics.get(topic)
+        setting = None if found is None else found.spec.settings.get("max.message.bytes")
+        return self.max_record_bytes if setting is None else min(self.max_record_bytes, int(setting))
 
     def now_ms(self) -> int:
         """The time of an append."""
