@@ -79,6 +79,7 @@ class DeployWalk:
         self.is_touched = False
         assert rule.deploys is not None
         self._deploys: Deploys = rule.deploys
+        self._counted = rule.counted
         self._rule, self._progress, self._groups, self._since = rule, progress, groups, since
 
     def take(self, event: RunEvent) -> bool:
@@ -93,9 +94,9 @@ class DeployWalk:
         if group is None:
             for other in [each for each in self._groups.open if each.context == place.context]:
                 self._close(other)
-            group = self._groups.open[place] = RunGroup.begun(event, self._rule.counted)
+            group = self._groups.open[place] = RunGroup.begun(event, self._counted)
         else:
-            group.add(event, self._rule.counted)
+            group.add(event, self._counted)
         if group.runs == self._deploys.runs:
             self._close(place)
         return True

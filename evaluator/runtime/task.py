@@ -103,8 +103,12 @@ class Task:
         await confirm()
         began = self._clock.monotonic()
         await self._delivery.start()
+        # Who is replaced in here may see the progress of before and a log that was trimmed since: so the beginning is
+        # looked up before the progress, and the end after it.
+        beginning, _ = await self._log.bounds(self.stage.input)
         records = await self._log.read(self.stage.own)
-        bounds = await self._log.bounds(self.stage.input)
+        _, end = await self._log.bounds(self.stage.input)
+        bounds = (beginning, end)
         self.stage.restore(records, bounds, await self._last_consumed(records, bounds))
         if self._clock.monotonic() - began > SLOW_RESTORE_S:
             await confirm()

@@ -45,8 +45,8 @@ HARD = 0.8
 ABOUT = """\
 # What the simulation held
 
-`make simulate`, written by its last full run. A seed is one life of the service: two minutes of virtual time, 1 to 3
-processes, what may go wrong drawn by chance; it is judged by one undisturbed pass over the same log (guarantees.md).
+`make simulate`, written by its last full run. A seed is one life of the service: a minute or two of virtual time, 1 to
+3 processes, what may go wrong drawn by chance; it is judged by one undisturbed pass over the same log (guarantees.md).
 A seed that decides nothing proves nothing and does not count as hard.
 """
 
@@ -68,6 +68,7 @@ SHOWN = (
     ("partitions added", "grown"),
     ("source trimmed", "trimmed"),
     ("records too large (exit 5)", "too large"),
+    ("8 sends refused in a row (exit 5)", "gave up"),
     ("data lost to retention (refused, exit 78)", "refused to go on"),
     ("idle advances by a clock", "idle advance"),
     ("rejections by a clock", "future rejection"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STEP_S = 3.5
 WINDOW_S = 10
+BROKEN = b"{"
 DEPLOY_S = 15
 
 RULES = """
@@ -29,7 +30,7 @@ alerts:
   Errors: {surface: api, when: error_ratio > 20%, window: 10s, consecutive: 2, min_samples: 1, severity: page}
   Hopping: {surface: api, when: error_count > 2, window: 30s, every: 10s, severity: ticket}
   Quiet: {surface: api, expect_every: 3s, every: 10s, severity: ticket}
-  NeverCame: {surface: nightly, expect_every: 45s, every: 10s, consecutive: 2, severity: ticket}
+  NeverCame: {surface: nightly, expect_every: 35s, every: 10s, consecutive: 2, severity: ticket}
   Deploys: {surface: api, when: [score < 0.75, error_ratio > 50%], window: deploy, settle: 1m, severity: ticket}
 """
 
@@ -53,8 +54,8 @@ def traffic(rng: random.Random, start: EpochUs, partitions: int, *, is_punctual:
     Bad stretches come and go. A punctual one keeps to the source's `out_of_orderness`. One partition may fall
     silent early and never come back: then a clock has to decide for it.
     """
-    windows = rng.randrange(9, 12)
-    bad = {w for first in (rng.randrange(1, 3), rng.randrange(5, 7)) for w in range(first, first + rng.randrange(2, 4))}
+    windows = rng.randrange(5, 8)
+    bad = {w for first in (rng.randrange(1, 3), rng.randrange(4, 6)) for w in range(first, first + rng.randrange(2, 4))}
     silent = rng.randrange(partitions) if partitions > 1 and rng.random() < 0.4 else None
     found: list[Due] = []
     for partition in range(partitions):
@@ -75,7 +76,7 @@ def traffic(rng: random.Random, start: EpochUs, partitions: int, *, is_punctual:
             if rng.random() < 0.08:
                 found.append(Due(at, partition, value))
             if rng.random() < 0.04:
-                found.append(Due(at, partition, b"{"))
+                found.append(Due(at, partition, BROKEN))
             at += rng.random() * 2 * STEP_S
         if partition != silent:
             closing = tick(EpochUs(start + (windows * WINDOW_S + 25) * SECOND), f"end-{partition}")

@@ -15,22 +15,25 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import orjson
 from simulation.oracle import START, TOPICS, Oracle, difference, name_of, order, outcome
 from simulation.scheduler import Life, Odds, Over, Scheduler
-from simulation.traffic import Due, tick, traffic
+from simulation.traffic import BROKEN, Due, tick, traffic
 
 from evaluator.core import blind
 from evaluator.core.event import SECOND, DurationUs, EpochUs
 from evaluator.core.partial import ClockDecision, FutureRejection, IdleAdvance
 from evaluator.errors import EvaluatorError, StateRefused
 from evaluator.runtime.clock import VirtualClock, run_virtual
+from evaluator.runtime.delivery import ATTEMPTS
 from evaluator.runtime.log.memory import MemoryLog
-from evaluator.runtime.log.port import Outgoing, Partition, RecordTooLarge, TopicSpec
+from evaluator.runtime.log.port import Outgoing, Partition, RecordTooLarge, SendFailed, TopicSpec
 from evaluator.runtime.service import World, build, prepare
 from evaluator.runtime.stage import Unobserved
 from evaluator.runtime.worker import Pace
 from evaluator.wire import partial as partial_wire
 from evaluator.wire import progress as progress_wire
+from evaluator.wire.instant import instant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,13 +45,15 @@ SOURCE = "events"
 SESSION_S, TRANSACTION_S = 6.0, 10.0
 
 TELLING = blind.Telling(observed=DurationUs(5 * SECOND))
-"""Sooner than in life: a seed is two minutes."""
+"""Sooner than in life: a seed is a minute and a half."""
 
 BOUND_S = 90.0
 """After the last fault: a session, a transaction's time-out, the longest back-off, a revocation, a source's silence."""
 
 APART_S = 20.0
 """Between two outages: short ones do not interrupt an observation of silence, so they must not add up to one."""
+
+COMMIT_EVERY, STATE_EVERY = 2 * SECOND, 5 * SECOND
 
 RESTARTED = {4, 70, 75}
 """Exit codes after which whoever runs the process starts it again; any other end is a finding."""
@@ -94,18 +99,18 @@ def shape_of(rng: random.Random) -> Shape:
     def maybe(chance: float, odds: float) -> float:
         return odds * (0.3 + rng.random()) if rng.random() < chance else 0.0
 
-    first = rng.randrange(1, 40)
-    crashes = {first, *(rng.randrange(1, 120) for _ in range(rng.randrange(3)))} if rng.random() < 0.93 else set()
+    first = rng.randrange(1, 25)
+    crashes = {first, *(rng.randrange(1, 90) for _ in range(rng.randrange(3)))} if rng.random() < 0.96 else set()
     return Shape(
         partitions=rng.randrange(1, 4), shards=rng.randrange(1, 3), replicas=rng.randrange(1, 4),
         is_punctual=rng.random() < 0.6,
-        backlog_s=rng.choice((0.0, 0.0, 30.0, 60.0)),
+        backlog_s=rng.choice((0.0, 0.0, 15.0, 30.0)),
         pace=Pace(rng.choice((3, 7, 50)), rng.choice((0.5, 2.0)), busy_poll_s=rng.choice((0.1, 0.5))),
         odds=Odds(
             crash=maybe(0.4, 0.001), crash_open=maybe(0.5, 0.02), lost_request=maybe(0.5, 0.01),
             lost_answer=maybe(0.6, 0.02), late_end=maybe(0.5, 0.06), refused=maybe(0.5, 0.03), slow=maybe(0.5, 0.003),
         ),
-        crashes=frozenset(crashes), compact_every=rng.choice((5, 40, 1000)), faults_s=rng.uniform(50, 100),
+        crashes=frozenset(crashes), compact_every=rng.choice((5, 40, 1000)), faults_s=rng.uniform(28, 55),
     )  # fmt: skip
 
 
@@ -130,7 +135,7 @@ class Process:
         try:
             log = trial.log.connect(step=self._step)
             partitions = await prepare(log, trial.config, TOPICS, trial.shape.shards)
-            world = World(trial.shape.shards, SECOND, 3 * SECOND, trial.shape.pace, telling=TELLING)
+            world = World(trial.shape.shards, COMMIT_EVERY, STATE_EVERY, trial.shape.pace, telling=TELLING)
             self.worker = build(log, trial.config, TOPICS, trial.clock, world, partitions, observer=trial.watch).worker
             await self.worker.start()
             while not self.is_leaving:
@@ -262,6 +267,9 @@ class Trial:
         """A process ended by itself."""
         if error is None or (isinstance(error, RecordTooLarge) and process.life.too_large):
             return
+        if isinstance(error, SendFailed) and process.life.refused >= ATTEMPTS:
+            self.counts["gave up"] += 1
+            return
         self.counts["ended with an error"] += 1
         if error.exit_code not in RESTARTED:
             self.failures.append(f"{process.life.name} ended with {error.exit_code}: {error}")
@@ -326,6 +334,8 @@ class Trial:
     async def _grow(self) -> None:
         """The source gets one more partition, which has its share of the events from then on."""
         place, number = Partition("t", self.partitions), 0
+        # Not before the others began: a process that is away for now would take it for the source's beginning.
+        begun = self._begun()
         self.partitions += 1
         self.counts["grown"] += 1
         await self.log.grow("t", self.partitions)
@@ -334,11 +344,20 @@ class Trial:
             """Nothing that a verdict depends on: what a new partition has for decided windows is late by right."""
             nonlocal number
             while not self.is_finished:
-                await self._append([Due(0.0, place.index, tick(EpochUs(self.clock.now() - SECOND), f"new-{number}"))])
+                time = EpochUs(max(begun, self.clock.now() - SECOND))
+                await self._append([Due(0.0, place.index, tick(time, f"new-{number}"))])
                 number += 1
                 await self.clock.sleep(4.0)
 
         self._growing = asyncio.create_task(produce(), name="producer of a new partition")
+
+    def _begun(self) -> EpochUs:
+        """The latest of the partitions' first events."""
+        firsts: dict[int | None, EpochUs] = {}
+        for each in self.accepted:
+            if each.partition not in firsts and each.value is not None and each.value != BROKEN:
+                firsts[each.partition] = EpochUs(instant(orjson.loads(each.value)["t"], "s"))
+        return max(firsts.values(), default=EpochUs(0))
 
     async def _trim(self) -> None:
         """The source's retention deletes what was read; deduplication looks back a little."""

@@ -269,6 +269,35 @@ def test_what_is_applied_during_a_commit_belongs_to_the_next_one() -> None:
     assert seen == [b"0", b"1", b"2"]
 
 
+class Bounded(Numbers):
+    """Notes the bounds that it is restored within."""
+
+    def restore(self, records: Sequence[Record], bounds: tuple[int, int], last: Record | None) -> None:
+        super().restore(records, bounds, last)
+        self.journal.append(str(bounds))
+
+
+def test_what_is_trimmed_or_appended_while_the_progress_is_read_is_no_reason_to_refuse() -> None:
+    """The progress may be older or newer than any one look at the log."""
+
+    async def main() -> list[str]:
+        others = MemoryLog(clock=VirtualClock(asyncio.get_running_loop()))
+
+        async def step(name: str) -> None:
+            if name == "log.read:before":
+                await others.append([Outgoing(IN.topic, None, b"x", 0)] * 3)
+            if name == "log.read:after":
+                await others.trim(IN, 7)
+
+        await others.create([TopicSpec("out", 1), TopicSpec("own", 1, compact=True), TopicSpec("in", 1)])
+        await others.append([Outgoing(IN.topic, None, b"x", 0)] * 10)
+        stage = Bounded()
+        await Task(stage, others.connect(step=step), VirtualClock(asyncio.get_running_loop()), Unobserved()).take_over()
+        return stage.journal[:2]
+
+    assert run_virtual(main()) == ["restore", "(0, 13)"]
+
+
 def test_nobody_is_fenced_before_the_group_has_confirmed() -> None:
     async def main() -> list[str]:
         faults = Faults()
