@@ -251,21 +251,21 @@ class Crew:
 
     async def _apply_all(self, task: Task, fetched: Fetched) -> bool:
         """Hand it to the task, which may want a turn for the others in between; returns whether more may follow."""
-        rest: Fetched | None = fetched
-        while rest is not None:
-            if rest is not fetched:
-                await asyncio.sleep(0)
+        while True:
             if self.tasks.get(task.stage.input) is not task or task.state is not TaskState.RUNNING:
                 return False
             try:
-                rest = task.apply(rest)
+                rest = task.apply(fetched)
             except Superseded as error:
                 self._rest(task, error)
                 return False
             except SchemasMissing as missing:
-                self._wait_for_schemas(task, missing, rest.records)
+                self._wait_for_schemas(task, missing, fetched.records)
                 return False
-        return True
+            if rest is None:
+                return True
+            fetched = rest
+            await asyncio.sleep(0)
 
     def _wait_for_schemas(self, task: Task, missing: SchemasMissing, records: Sequence[Record]) -> None:
         """Read no further until they are known, then again what was fetched. The other partitions go on."""

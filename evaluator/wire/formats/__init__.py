@@ -69,7 +69,8 @@ class Reader(Protocol):
         events than the source takes is one fault, before anything is made of them.
 
         Which events there are, and which are faults, does not depend on the paths: those that nobody needs yet are
-        asked for later, of the events that were found. With the batch form "one" a record has one event at most.
+        asked for later, of the events that were found. (Of Protobuf only what is asked for is looked at: fewer paths
+        make no good record bad.) With the batch form "one" a record has one event at most.
         """
 
 

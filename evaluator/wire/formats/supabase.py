@@ -27,6 +27,9 @@ _FUNCTION = "metadata.function_id"
 _UNPACKED_AT_ONCE = 2 << 20
 """Bytes. Those of a fetch may be a thousand times as large as they were sent."""
 
+_RATIO = 1032
+"""At most so much larger is what was packed: 258 bytes of two bits."""
+
 
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
     inner, limit = JsonReader(paths, "auto", source.max_record_events), source.max_record_bytes
@@ -39,7 +42,7 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
                 break
             payload = gunzipped(value, limit)
             payloads.append(payload)
-            unpacked += limit if isinstance(payload, Fault) else len(payload)
+            unpacked += min(limit, _RATIO * len(value)) if isinstance(payload, Fault) else len(payload)
         count = len(payloads)
         read = read_within(inner, payloads, records[:count])
         if read.until is None and count < len(values):
