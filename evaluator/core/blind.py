@@ -20,8 +20,8 @@ from evaluator.core.watermark import BEGINNING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from evaluator.core.evaluate import SourceState
     from evaluator.core.rule import RuleSet
+    from evaluator.core.snapshot import SourceState
 
 ALERT = "EvaluatorBlind"
 SURFACE = "evaluator"

@@ -9,8 +9,7 @@ changed, so that a commit writes that and no more.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from evaluator.core.absence import AbsenceWalk
 from evaluator.core.alert import Transition, key_of, labels_of
@@ -19,58 +18,30 @@ from evaluator.core.deploys import Deploy, DeployWalk, Groups
 from evaluator.core.event import FAILED, UNKNOWN, DurationUs, EpochUs, SeriesKey, overflow_of, shard_of
 from evaluator.core.packed import Glance, Packed, glance
 from evaluator.core.panes import Panes, Sealed
-from evaluator.core.partial import Origin
 from evaluator.core.rows import merged
 from evaluator.core.rule import Rule, Surface, steps_of
-from evaluator.core.runs import RunEvent, StoredGroup
+from evaluator.core.snapshot import (
+    Changes,
+    Crumb,
+    Decisions,
+    GroupId,
+    KnownRule,
+    PaneId,
+    PartitionState,
+    ProgressId,
+    Snapshot,
+    SourceState,
+    Totals,
+    WaitingId,
+)
 from evaluator.core.streak import Phase, Reason
-from evaluator.core.verdict import Window
 from evaluator.core.watermark import BEGINNING, NEVER, PartitionTime, SourceTime, combine
 from evaluator.errors import StateGap
 
 if TYPE_CHECKING:
     from evaluator.core.partial import Cell, Partial
     from evaluator.core.rule import RuleSet
-
-
-class PaneId(NamedTuple):
-    """Where a pane is kept."""
-
-    series: SeriesKey
-    step: DurationUs
-    slot: int
-
-
-class ProgressId(NamedTuple):
-    """Where the progress of an alert over a series is kept."""
-
-    series: SeriesKey
-    rule: str
-
-
-class WaitingId(NamedTuple):
-    """Where run events are kept that came with one partial, until they are taken in order."""
-
-    series: SeriesKey
-    partition: int
-    begin: int
-    part: int
-
-
-class GroupId(NamedTuple):
-    """Where a run group of a series and an alert is kept."""
-
-    series: SeriesKey
-    rule: str
-    context: str
-    deploy: str
-
-
-class Crumb(NamedTuple):
-    """No event before offset `end` is later than `newest`: where to look for the events of a window."""
-
-    newest: EpochUs
-    end: int
+    from evaluator.core.runs import RunEvent, StoredGroup
 
 
 MOST_PIECES = 32
@@ -78,79 +49,6 @@ MOST_PIECES = 32
 
 TRAIL = 32
 """Crumbs kept per partition. Fewer: an alert names more input than it needs. More: a larger state record."""
-
-
-@dataclass(slots=True)
-class PartitionState:
-    """What a shard knows of one source partition: the chain, its time, and the config it reports under."""
-
-    end: int
-    time: PartitionTime
-    origin: Origin
-    since: EpochUs | None = None
-    next_part: int = 0
-    trail: tuple[Crumb, ...] = ()
-
-
-@dataclass(slots=True)
-class SourceState:
-    """The partitions of a source, and the source's own time."""
-
-    partitions: dict[int, PartitionState] = field(default_factory=dict)
-    count: int = 0
-    time: SourceTime = SourceTime()
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRule:
-    """A rule as it was last judged, so that it can be resolved when it is gone or changed.
-
-    `begin` is where its windows begin; None until every partition reported under the rule's config.
-    """
-
-    rule: Rule
-    surface: Surface
-    begin: EpochUs | None
-
-
-@dataclass(slots=True)
-class Totals:
-    """On-time events of a series by outcome, since it is known."""
-
-    good: int = 0
-    bad: int = 0
-    unknown: int = 0
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """All that a shard must not forget."""
-
-    sources: dict[str, SourceState] = field(default_factory=dict)
-    rules: dict[str, KnownRule] = field(default_factory=dict)
-    panes: dict[PaneId, Packed | Sealed] = field(default_factory=dict)
-    progress: dict[ProgressId, Progress] = field(default_factory=dict)
-    totals: dict[SeriesKey, Totals] = field(default_factory=dict)
-    waiting: dict[WaitingId, tuple[RunEvent, ...]] = field(default_factory=dict)
-    groups: dict[GroupId, StoredGroup] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Decisions:
-    """What was decided: phase changes, and the windows of each alert and series in order."""
-
-    transitions: list[Transition] = field(default_factory=list)
-    verdicts: list[tuple[Rule, SeriesKey, Window]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Changes:
-    """What changed since the last `changes`: ids whose value is gone from the snapshot were forgotten."""
-
-    panes: list[PaneId]
-    progress: list[ProgressId]
-    waiting: list[WaitingId] = field(default_factory=list)
-    groups: list[GroupId] = field(default_factory=list)
 
 
 class _Series:

@@ -11,8 +11,9 @@ from evaluator.core import blind
 from evaluator.core.alert import key_of
 from evaluator.core.blind import Blindness, Telling
 from evaluator.core.decide import Progress
-from evaluator.core.evaluate import Decisions, Evaluator, GroupId, KnownRule, PaneId, ProgressId, Totals, WaitingId
+from evaluator.core.evaluate import Evaluator
 from evaluator.core.event import EpochUs
+from evaluator.core.snapshot import Decisions, GroupId, KnownRule, PaneId, ProgressId, Totals, WaitingId
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
 from evaluator.runtime.log.port import Outgoing, Partition
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from evaluator.core.alert import Transition
-    from evaluator.core.evaluate import Changes, SourceState
     from evaluator.core.partial import Partial
     from evaluator.core.rule import RuleSet
+    from evaluator.core.snapshot import Changes, SourceState
     from evaluator.runtime.log.port import Fetched
     from evaluator.runtime.topics import Topics
     from evaluator.wire.codecs import Codecs

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from evaluator.core.condition import Condition
     from evaluator.core.decide import Progress
-    from evaluator.core.evaluate import KnownRule, SourceState, Totals
     from evaluator.core.event import SeriesKey
     from evaluator.core.pane import Evidence
     from evaluator.core.rule import Rule, Surface
+    from evaluator.core.snapshot import KnownRule, SourceState, Totals
     from evaluator.core.verdict import Value, Window
 
 

@@ -21,19 +21,10 @@ import msgspec
 
 from evaluator.core.blind import Episode
 from evaluator.core.decide import Progress
-from evaluator.core.evaluate import (
-    GroupId,
-    KnownRule,
-    PaneId,
-    ProgressId,
-    Snapshot,
-    SourceState,
-    Totals,
-    WaitingId,
-)
 from evaluator.core.packed import Packed, checked
 from evaluator.core.panes import Sealed
 from evaluator.core.runs import RunEvent, StoredGroup
+from evaluator.core.snapshot import GroupId, KnownRule, PaneId, ProgressId, Snapshot, SourceState, Totals, WaitingId
 from evaluator.errors import StateRefused
 from evaluator.wire.stored import Codec, Form
 

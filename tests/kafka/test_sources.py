@@ -214,7 +214,7 @@ async def test_a_backlog_is_judged_without_a_late_event_by_any_number_of_replica
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     import job  # type: ignore[import-not-found]  # noqa: PLC0415  # a script beside the benchmarks
 
-    made = job.write(tmp_path, 150_000)
+    made = job.write(tmp_path, 60_000)
     async with Service(kafka, tmp_path, rules=job.RULES, topic="bench-events", partitions=4).running() as service:
         for index, path in enumerate(made.files):
             with path.open("rb") as lines:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import orjson
 
 from evaluator.core.decide import Progress
-from evaluator.core.evaluate import GroupId, PaneId, ProgressId, WaitingId
 from evaluator.core.event import SECOND, EpochUs
 from evaluator.core.panes import Sealed
 from evaluator.core.partial import ClockDecision, IdleAdvance
 from evaluator.core.runs import RunEvent, StoredGroup
+from evaluator.core.snapshot import GroupId, PaneId, ProgressId, WaitingId
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import VirtualClock
 from evaluator.runtime.log.memory import MemoryLog

@@ -9,16 +9,17 @@ from support.fold import Event, Fold, events_at
 from support.rules import DAY, absence, rule, rules
 
 from evaluator.core.aggregate import Aggregator
-from evaluator.core.evaluate import Evaluator, ProgressId
+from evaluator.core.evaluate import Evaluator
 from evaluator.core.event import FAILED, MINUTE, SECOND, EpochUs, SeriesKey
 from evaluator.core.partial import Origin
+from evaluator.core.snapshot import ProgressId
 from evaluator.core.verdict import Verdict
 from evaluator.wire import state
 from evaluator.wire.record import Publisher, alert_record
 
 if TYPE_CHECKING:
-    from evaluator.core.evaluate import Snapshot
     from evaluator.core.rule import RuleSet
+    from evaluator.core.snapshot import Snapshot
 
 WAITING = absence("Silent", 5 * MINUTE)
 API = SeriesKey("api")

@@ -12,9 +12,9 @@ from support.rules import rule, rules
 from support.shown import FixedClock
 
 from evaluator.core.blind import OBSERVED, Blindness, Episode, Telling
-from evaluator.core.evaluate import SourceState
 from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.rule import Source, Surface
+from evaluator.core.snapshot import SourceState
 from evaluator.core.watermark import SourceTime
 from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
 from evaluator.runtime.topics import Topics

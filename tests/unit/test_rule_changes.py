@@ -13,10 +13,11 @@ from support.rules import absence, rule, rules
 from evaluator.core.aggregate import Aggregator
 from evaluator.core.alert import key_of
 from evaluator.core.condition import Condition, Kind, Op
-from evaluator.core.evaluate import Evaluator, Snapshot
+from evaluator.core.evaluate import Evaluator
 from evaluator.core.event import FAILED, GOOD, MINUTE, DurationUs, EpochUs, SeriesKey
 from evaluator.core.partial import Origin
 from evaluator.core.rule import Deploys, Rule
+from evaluator.core.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from evaluator.core.alert import Transition

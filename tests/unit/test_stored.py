@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from evaluator.core.evaluate import GroupId, PaneId, ProgressId, WaitingId
 from evaluator.core.event import DurationUs, SeriesKey
+from evaluator.core.snapshot import GroupId, PaneId, ProgressId, WaitingId
 from evaluator.errors import SchemaRefused, StateRefused
 from evaluator.wire import state
 from evaluator.wire.codecs import CODECS
