@@ -117,7 +117,8 @@ class Aggregator:
     @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
-        return 512 * self._pieces + 64 * self._size + 256 * self._kept
+        decided = 32 * len(self._future_rejections)
+        return 512 * self._pieces + 64 * self._size + 256 * self._kept + decided
 
     def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
         """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.

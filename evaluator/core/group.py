@@ -87,7 +87,10 @@ def edges_of(keys: Int64s) -> Int64s:
 
 def sizes_of(edges: Int64s, total: int) -> Int64s:
     """How long the runs are that begin at `edges`, of `total` rows."""
-    return np.diff(edges, append=total)
+    sizes = np.empty_like(edges)
+    np.subtract(edges[1:], edges[:-1], out=sizes[:-1])
+    sizes[-1] = total - edges[-1]
+    return sizes
 
 
 def tallied(keys: Int64s, weight: Int64s | None, limit: int) -> tuple[Int64s, Int64s]:

@@ -50,7 +50,8 @@ def packed_rows(columns: Columns) -> list[bytes]:
     filled = columns.sizes > 0
     lowest = np.zeros(len(ends), dtype=np.int64)
     lowest[filled] = columns.numbers[begins[filled]]
-    steps = np.diff(columns.numbers, prepend=0)
+    steps = columns.numbers.copy()
+    steps[1:] -= columns.numbers[:-1]
     steps[begins[filled]] = 0
     largest = (columns.counters.max(axis=1), *(_largest(each, begins, filled) for each in (columns.counts, steps)))
     # A shape's three widths, of which each is below ten, as one number.
@@ -83,9 +84,14 @@ def _heads(columns: Columns, rows: Int64s, lowest: Int64s, shape: bytes) -> tupl
     return its.head.size, heads.tobytes()
 
 
+_WIDTHS = np.array([1, 2, 4, 8])
+_BEYOND = np.array([1 << (8 * width) for width in (1, 2, 4)])
+"""What each of the widths but the last does not hold any more."""
+
+
 def _widths(largest: Int64s) -> Int64s:
     """The bytes of unsigned integers that hold each of `largest`."""
-    return np.select([largest < 1 << (8 * width) for width in (1, 2, 4)], [1, 2, 4], 8)
+    return _WIDTHS[np.searchsorted(_BEYOND, largest, side="right")]
 
 
 def _largest(values: Int64s, begins: Int64s, filled: Bools) -> Int64s:

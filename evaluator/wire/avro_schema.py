@@ -168,7 +168,7 @@ def _of_union(kinds: Sequence[Extent]) -> Extent:
     size = min(sizes)
     memory = max(kind.memory for kind in kinds if kind.size == size)
     more = [_rate(kind.memory - memory, kind.size - size) for kind in kinds if kind.size > size]
-    return Extent(max(values), memory, 1 + size, 1 + max(depths), max(*most, *more))
+    return Extent(max(values), memory, 1 + size, 1 + max(depths), max((*most, *more)))
 
 
 def _rate(memory: int, size: int) -> int:

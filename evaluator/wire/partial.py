@@ -36,17 +36,22 @@ def decode(value: bytes, codec: Codec = CODEC) -> Partial:
 
 
 def _pieces(partial: Partial, codec: Codec) -> Iterator[Partial]:
-    """Halve cells and runs until each piece fits; the decisions travel with the first."""
+    """Halve cells, runs and rejections until each piece fits; the idle advances travel with the first."""
     cells = tuple((key, (cell,)) for key, of_series in partial.cells for cell in of_series)
     runs = tuple((key, (run,)) for key, of_series in partial.runs for run in of_series)
     waiting = [replace(partial, cells=cells, runs=runs)]
     while waiting:
         piece = waiting.pop()
-        if len(piece.cells) + len(piece.runs) <= 1 or len(codec.encode(piece)) <= PART_LIMIT:
+        count = len(piece.cells) + len(piece.runs) + len(piece.future_rejections)
+        if count <= 1 or len(codec.encode(piece)) <= PART_LIMIT:
             yield piece
             continue
-        # One of each is halved as well: the cell stays behind, the run comes first.
-        cell, run = len(piece.cells) // 2, -(-len(piece.runs) // 2)
-        rest = replace(piece, cells=piece.cells[cell:], runs=piece.runs[run:], idle_advances=(), future_rejections=())
-        waiting.append(rest)
-        waiting.append(replace(piece, cells=piece.cells[:cell], runs=piece.runs[:run]))
+        # One of each is halved as well: the cell stays behind, the others come first.
+        cell, run, late = len(piece.cells) // 2, -(-len(piece.runs) // 2), -(-len(piece.future_rejections) // 2)
+        waiting.append(replace(
+            piece, cells=piece.cells[cell:], runs=piece.runs[run:], idle_advances=(),
+            future_rejections=piece.future_rejections[late:],
+        ))  # fmt: skip
+        waiting.append(replace(
+            piece, cells=piece.cells[:cell], runs=piece.runs[:run], future_rejections=piece.future_rejections[:late]
+        ))  # fmt: skip

@@ -165,7 +165,7 @@ def _without_any(message: Any) -> None:  # noqa: ANN401  # a DescriptorProto
     for inner in message.nested_type:
         _without_any(inner)
     for field in message.field:
-        if field.type_name == f".{PACKAGE}.{_ANY}":
+        if field.type_name.lstrip(".") == f"{PACKAGE}.{_ANY}":  # some write it without the dot before it
             field.type_name = f".{PACKAGE}.{_OPAQUE}"
 
 

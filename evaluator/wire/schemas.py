@@ -37,8 +37,8 @@ AGAIN_S = 60.0
 its records for longer; less, and ids that are garbage are asked for ever."""
 
 FEW_ABSENT = 50
-"""So many ids are asked for again within `AGAIN_S`; where more are absent, each is for as much longer. So a fetch of
-nothing but garbage ends where a registry answers once a second."""
+"""So many ids of a fetch are asked for again within `AGAIN_S`; where more are absent, each is for as much longer. So a
+fetch of nothing but garbage ends where a registry answers once a second."""
 
 MOST_ABSENT = 100_000
 """Ids of which it is known that there is nothing under them. More are no ids but garbage, and the oldest are asked for
@@ -68,7 +68,7 @@ class Schemas:
         unknown = set(named) - self._known.keys()
         if not unknown:
             return []
-        long_ago = self.clock() - AGAIN_S * max(1.0, len(self._absent) / FEW_ABSENT)
+        long_ago = self.clock() - AGAIN_S * max(1.0, len(unknown) / FEW_ABSENT)
         return sorted(each for each in unknown if each not in self._absent or self._absent[each][1] <= long_ago)
 
     def learn(self, schema: int, found: Schema | Fault) -> None:

@@ -91,12 +91,15 @@ class SpanReader:
         faults = Faults()
         skipped = 0
         until = None
+        looked_at = 0
         for place, value in enumerate(values):
-            if len(position) >= EVENTS_AT_ONCE:
+            if looked_at >= EVENTS_AT_ONCE:
                 until = place
                 break
             count = 0
-            for found in self._bounded(value):
+            bounded, cost = self._bounded(value)
+            looked_at += cost
+            for found in bounded:
                 events = 1
                 if isinstance(found, Fault):
                     faults.add(place, count, found)
@@ -109,21 +112,24 @@ class SpanReader:
             skipped += not count
         return Read(self._columns(scopes), len(position), position, index, faults.kept(), skipped, until=until)
 
-    def _bounded(self, value: bytes) -> Sequence[Scope | Fault]:
-        """The scopes of a value that have spans, and what is none; only a fault where those are too many."""
+    def _bounded(self, value: bytes) -> tuple[Sequence[Scope | Fault], int]:
+        """The scopes of a value that have spans, and what is none; only a fault where those are too many.
+
+        And as how many events it counts: what holds nothing takes its time as well.
+        """
         found = self._scopes(value)
         if isinstance(found, Fault):
-            return [found]
+            return [found], 1
         kept: list[Scope | Fault] = []
         count = 0
         for each in found:
             spans = 1 if isinstance(each, Fault) else len(each.spans)
-            count += spans or 1  # else nothing at all would take any time
+            count += spans or 1
             if count > self._most:
-                return [too_many(self._most)]
+                return [too_many(self._most)], EVENTS_AT_ONCE
             if spans:
                 kept.append(each)
-        return kept
+        return kept, count or 1
 
     def _columns(self, scopes: Sequence[Scope]) -> list[Column]:
         spans = list(chain.from_iterable(scope.spans for scope in scopes))

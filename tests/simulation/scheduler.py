@@ -77,7 +77,7 @@ class Life:
         self.ended = asyncio.Event()
         self.starts = self.confirms = 0
         self.too_large = False
-        self.refused = 0
+        self.refused_at: list[float] = []
 
     def end(self) -> None:
         """Nothing of it happens any more."""
@@ -239,7 +239,7 @@ class Scheduler:
                 life.too_large = True
                 raise RecordTooLarge(life.name, b"key", 1)
             self.counts["refused"] += 1
-            life.refused += 1
+            life.refused_at.append(self.clock.monotonic())
             message = "the broker refused it"
             raise SendFailed(message)
 

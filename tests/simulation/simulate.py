@@ -45,7 +45,7 @@ HARD = 0.8
 ABOUT = """\
 # What the simulation held
 
-`make simulate`, written by its last full run. A seed is one life of the service: a minute or two of virtual time, 1 to
+`make simulate`, written by its last full run. A seed is one life of the service: about a minute of virtual time, 1 to
 3 processes, what may go wrong drawn by chance; it is judged by one undisturbed pass over the same log (guarantees.md).
 A seed that decides nothing proves nothing and does not count as hard.
 """

@@ -54,8 +54,8 @@ def traffic(rng: random.Random, start: EpochUs, partitions: int, *, is_punctual:
     Bad stretches come and go. A punctual one keeps to the source's `out_of_orderness`. One partition may fall
     silent early and never come back: then a clock has to decide for it.
     """
-    windows = rng.randrange(5, 8)
-    bad = {w for first in (rng.randrange(1, 3), rng.randrange(4, 6)) for w in range(first, first + rng.randrange(2, 4))}
+    windows = rng.randrange(4, 6)
+    bad = {w for first in (rng.randrange(2), rng.randrange(3, 5)) for w in range(first, first + rng.randrange(2, 4))}
     silent = rng.randrange(partitions) if partitions > 1 and rng.random() < 0.4 else None
     found: list[Due] = []
     for partition in range(partitions):

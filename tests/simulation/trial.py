@@ -45,7 +45,7 @@ SOURCE = "events"
 SESSION_S, TRANSACTION_S = 6.0, 10.0
 
 TELLING = blind.Telling(observed=DurationUs(5 * SECOND))
-"""Sooner than in life: a seed is a minute and a half."""
+"""Sooner than in life: a seed is a minute."""
 
 BOUND_S = 90.0
 """After the last fault: a session, a transaction's time-out, the longest back-off, a revocation, a source's silence."""
@@ -54,6 +54,9 @@ APART_S = 20.0
 """Between two outages: short ones do not interrupt an observation of silence, so they must not add up to one."""
 
 COMMIT_EVERY, STATE_EVERY = 2 * SECOND, 5 * SECOND
+
+ATTEMPTS_S = 60.0
+"""Eight attempts take 36 s and what they wait for."""
 
 RESTARTED = {4, 70, 75}
 """Exit codes after which whoever runs the process starts it again; any other end is a finding."""
@@ -99,18 +102,18 @@ def shape_of(rng: random.Random) -> Shape:
     def maybe(chance: float, odds: float) -> float:
         return odds * (0.3 + rng.random()) if rng.random() < chance else 0.0
 
-    first = rng.randrange(1, 25)
+    first = rng.randrange(1, 20)
     crashes = {first, *(rng.randrange(1, 90) for _ in range(rng.randrange(3)))} if rng.random() < 0.96 else set()
     return Shape(
         partitions=rng.randrange(1, 4), shards=rng.randrange(1, 3), replicas=rng.randrange(1, 4),
         is_punctual=rng.random() < 0.6,
-        backlog_s=rng.choice((0.0, 0.0, 15.0, 30.0)),
+        backlog_s=rng.choice((0.0, 0.0, 12.0, 25.0)),
         pace=Pace(rng.choice((3, 7, 50)), rng.choice((0.5, 2.0)), busy_poll_s=rng.choice((0.1, 0.5))),
         odds=Odds(
             crash=maybe(0.4, 0.001), crash_open=maybe(0.5, 0.02), lost_request=maybe(0.5, 0.01),
             lost_answer=maybe(0.6, 0.02), late_end=maybe(0.5, 0.06), refused=maybe(0.5, 0.03), slow=maybe(0.5, 0.003),
         ),
-        crashes=frozenset(crashes), compact_every=rng.choice((5, 40, 1000)), faults_s=rng.uniform(28, 55),
+        crashes=frozenset(crashes), compact_every=rng.choice((5, 40, 1000)), faults_s=rng.uniform(25, 45),
     )  # fmt: skip
 
 
@@ -267,7 +270,8 @@ class Trial:
         """A process ended by itself."""
         if error is None or (isinstance(error, RecordTooLarge) and process.life.too_large):
             return
-        if isinstance(error, SendFailed) and process.life.refused >= ATTEMPTS:
+        lately = [at for at in process.life.refused_at if at > self.clock.monotonic() - ATTEMPTS_S]
+        if isinstance(error, SendFailed) and len(lately) >= ATTEMPTS:
             self.counts["gave up"] += 1
             return
         self.counts["ended with an error"] += 1

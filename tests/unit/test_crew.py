@@ -93,6 +93,101 @@ def test_reading_waits_for_the_commit_under_way_when_the_next_outbox_is_full() -
     assert offsets[-2:] == [6, 20]
 
 
+class Many(Filling):
+    """Takes one record in a turn, for some seconds of a clock that nobody else moves."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.spent = seconds, 0.0
+        self.taken: list[int] = []
+        self.at_the_end: Callable[[], object] = lambda: None
+
+    def apply(self, fetched: Fetched) -> Fetched | None:
+        if not fetched.records:
+            return None
+        self.spent += self.seconds
+        self.taken.append(fetched.records[0].offset)
+        self.next_offset = self.taken[-1] + 1
+        self.at_the_end()
+        return fetched._replace(records=fetched.records[1:]) if len(fetched.records) > 1 else None
+
+
+class Late(VirtualClock):
+    """A clock that is ahead by what a stage spends."""
+
+    def __init__(self, stage: Many) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self._stage = stage
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._stage.spent
+
+
+async def crew_with(stage: Many) -> Crew:
+    """A crew with twelve records to read."""
+    log = MemoryLog(clock=VirtualClock(asyncio.get_running_loop()))
+    await log.create([TopicSpec("in", 1), TopicSpec("out", 1), TopicSpec("own", 1, compact=True)])
+    crew = Crew("numbers", ["in"], lambda _partition: stage, log, Late(stage), Unobserved())
+    await crew.consumer.start()
+    while not crew.is_settled:
+        await crew.poll(0.1, 1)
+        crew.settle()
+    await log.append([Outgoing("in", None, b"%d" % number, 0) for number in range(12)])
+    return crew
+
+
+def test_what_a_stage_hands_back_is_taken_in_by_the_same_poll_with_turns_for_others_between() -> None:
+    async def main() -> tuple[list[int], int]:
+        stage, beats = Many(0.0), 0
+        crew = await crew_with(stage)
+
+        async def heart() -> None:
+            nonlocal beats
+            while True:
+                beats += 1
+                await asyncio.sleep(0)
+
+        beating = asyncio.create_task(heart())
+        await crew.poll(1, 100)
+        beating.cancel()
+        return stage.taken, beats
+
+    taken, beats = run_virtual(main())
+    assert taken == list(range(12))
+    assert beats >= 11
+
+
+def test_a_poll_ends_after_some_seconds_and_what_is_left_is_read_again() -> None:
+    async def main() -> tuple[list[int], list[int]]:
+        stage = Many(2.0)
+        crew = await crew_with(stage)
+        await crew.poll(1, 100)
+        first = list(stage.taken)
+        for _ in range(8):
+            await crew.poll(1, 100)
+        return first, stage.taken
+
+    first, taken = run_virtual(main())
+    assert first == [0, 1, 2]
+    assert taken == list(range(12))
+
+
+def test_a_task_that_is_away_between_two_turns_takes_in_no_more() -> None:
+    async def main() -> list[int]:
+        stage = Many(0.0)
+        crew = await crew_with(stage)
+
+        def away() -> None:
+            if stage.next_offset == 5:
+                crew.tasks.clear()
+
+        stage.at_the_end = away
+        await crew.poll(1, 100)
+        return stage.taken
+
+    assert run_virtual(main()) == [0, 1, 2, 3, 4]
+
+
 class Unreadable(Filling):
     """Numbers whose schema has to be learned first."""
 

@@ -263,7 +263,7 @@ def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
         schema_files.load(str(tmp_path))
 
 
-def with_an_any() -> FileDescriptorSet:
+def with_an_any(name: str) -> FileDescriptorSet:
     """A message whose first field is an Any."""
     any_file, ours = FileDescriptorProto(), FileDescriptorProto(name="ours.proto", syntax="proto3")
     any_pb2.DESCRIPTOR.CopyToProto(any_file)
@@ -271,13 +271,16 @@ def with_an_any() -> FileDescriptorSet:
     field = ours.message_type.add(name="Request").field.add(
         name="detail", number=1, label=FieldDescriptorProto.LABEL_OPTIONAL, type=FieldDescriptorProto.TYPE_MESSAGE
     )
-    field.type_name = ".google.protobuf.Any"
+    field.type_name = name
     return FileDescriptorSet(file=[any_file, ours])
 
 
+@pytest.mark.parametrize("name", ["google.protobuf.Any", ".google.protobuf.Any"])
 @pytest.mark.parametrize("wrapped", ["google.protobuf.Any", "google.protobuf.Duration", "shop.Unheard", ""])
-def test_what_an_any_wraps_stays_bytes_whatever_types_this_process_knows(wrapped: str, tmp_path: Path) -> None:
-    (tmp_path / "1.desc").write_bytes(with_an_any().SerializeToString())
+def test_what_an_any_wraps_stays_bytes_whatever_types_this_process_knows(
+    wrapped: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "1.desc").write_bytes(with_an_any(name).SerializeToString())
     source = {"format": "registry", "schemas": str(tmp_path), "fields": {"time": "record.timestamp"}}
     detail = any_pb2.Any(type_url=f"type.googleapis.com/{wrapped}", value=b"\xff")
     for _ in range(500):
@@ -382,6 +385,7 @@ def of(*kinds: object) -> dict[str, Any]:
         pytest.param("string", b"\4ab", id="short_texts"),
         pytest.param("string", b"\x08\xc4\x85aa", id="texts_of_other_letters"),
         pytest.param("bytes", b"\4ab", id="short_bytes"),
+        pytest.param(["string"], b"\0\4ab", id="unions_of_one"),
         pytest.param({"type": "fixed", "name": "F", "size": 2}, b"ab", id="fixed_bytes"),
     ],
 )

@@ -52,6 +52,19 @@ def test_the_parts_of_a_large_partial_fit_and_add_up_to_it() -> None:
     assert merged(*parts).ids() == merged(large()).ids() != []
 
 
+def test_rejections_by_a_clock_travel_in_parts_too() -> None:
+    """A clock that is behind may reject all events of many batches."""
+    rejected = tuple(FutureRejection(10**9 + n // 20_000, n % 20_000) for n in range(100_000))
+    whole = replace(large(), future_rejections=rejected)
+    values = wire.encode(whole)
+    parts = [wire.decode(value) for value in values]
+    assert max(map(len, values)) <= wire.PART_LIMIT
+    assert tuple(each for part in parts for each in part.future_rejections) == rejected
+    assert tuple(cells for part in parts for cells in part.cells) == whole.cells
+    (alone,) = [wire.encode(replace(whole, cells=(), future_rejections=rejected[:1]))]
+    assert len(alone) == 1
+
+
 def test_run_events_travel_in_parts_too_and_keep_their_order() -> None:
     judged = rules(rule(), rule("Deploy", deploys=Deploys(DurationUs(MINUTE)), min_samples=1), group_by=("f",))
     keys = [SeriesKey("api", (name,)) for name in "ab"]

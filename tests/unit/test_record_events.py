@@ -134,6 +134,17 @@ def test_spans_of_all_scopes_and_resources_count(name: str) -> None:
     assert (len(found.events), found.rejections) == (6, [(1, 0, "too_large"), (3, 0, "too_large")])
 
 
+def test_spans_count_once_whatever_stands_between_them() -> None:
+    """Scopes of a thousand with a key that nobody knows, and scopes of which half are no spans."""
+    full = [{"other": 1, "spans": [{"kind": 2}] * 1000}] * 20
+    mixed = [{"spans": [{"kind": 2}, 0]}] * 6700
+    for scopes, events in ((full, 20_000), (mixed, 6700)):
+        value = json.dumps({"resourceSpans": [{"scopeSpans": scopes}]}).encode()
+        source = source_of({"format": "otlp_json"})
+        records = Records.of([record(0, value)])
+        assert formats.get("otlp_json").reader(source, ())(records.values, records).count == events  # type: ignore[arg-type]
+
+
 def test_the_letter_says_what_to_raise() -> None:
     source = source_of({**LINES, "max_record_events": 2})
     decoded = SourceDecoder(source).decode(
@@ -174,6 +185,26 @@ def test_a_reader_stops_behind_the_record_with_which_there_are_enough(name: str)
     assert (read.until, read.count, (read.position or [])[-1]) == (TURN, TURN * EACH, TURN - 1)
     whole = records[:TURN]
     assert reader(whole.values, whole).until is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"),
+    [
+        ("json", b"[" + b"0," * (EACH - 1) + b"0]", TURN),
+        ("json", b"[]", EVENTS_AT_ONCE),
+        ("json", b"[" + b"0," * 20_000 + b"0]", 1),
+        ("otlp_json", json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [0] * EACH}]}]}).encode(), TURN),
+        ("otlp_json", json.dumps({"resourceSpans": [{}] * EACH}).encode(), TURN),
+        ("otlp_json", json.dumps({"resourceSpans": [{}] * 20_001}).encode(), 1),
+        ("supabase", gzip.compress(b"[" + b"0," * (EACH - 1) + b"0]"), TURN),
+    ],
+)
+def test_what_gives_no_event_counts_as_well(name: str, value: bytes, most: int) -> None:
+    """Nothing but faults, or nothing at all, takes as long."""
+    source = source_of({"format": name, **({"batch": "array"} if name == "json" else {})})
+    records = Records.of([record(offset, value) for offset in range(most + 1)])
+    read = formats.get(name).reader(source, ("span.name",))(records.values, records)  # type: ignore[arg-type]
+    assert (read.count, read.until) == (0, most)
 
 
 def test_records_behind_the_turn_are_counted_when_they_are_read() -> None:

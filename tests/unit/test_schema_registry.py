@@ -368,6 +368,19 @@ def test_a_fetch_of_nothing_but_garbage_ends_however_slowly_a_registry_answers()
     assert schemas.missing(garbage) == list(garbage)
 
 
+def test_garbage_of_long_ago_does_not_keep_a_schema_away() -> None:
+    schemas, times = Schemas(), [0.0]
+    schemas.clock = lambda: times[0]
+    for schema in range(1000, 6000):
+        schemas.learn(schema, none_under(schema))
+    times[0] = 86_400.0
+    schemas.learn(7, none_under(7))
+    times[0] += AGAIN_S - 1
+    assert schemas.missing([7]) == []
+    times[0] += 1
+    assert schemas.missing([7]) == [7]
+
+
 @pytest.mark.parametrize("schema", [MOST_ID + 1, 2**32 - 1])
 def test_an_id_that_no_registry_can_have_is_nobodys_and_nobody_is_asked(schema: int, registry: Registry) -> None:
     registry.answers["/schemas/ids/1"] = AVRO

@@ -17,7 +17,7 @@ from evaluator.core.event import MINUTE, DurationUs
 from evaluator.core.rule import Deploys
 from evaluator.core.watermark import NEVER
 from evaluator.wire.config.duration import format_duration
-from evaluator.wire.config.model import MAX_RECORD_EVENTS, Batch, LatencyUnit, Start, TimeUnit
+from evaluator.wire.config.model import Batch, LatencyUnit, Start, TimeUnit
 from evaluator.wire.config.scalar import (
     Duration,
     FieldPath,
@@ -163,8 +163,8 @@ class SourceEntry(Entry):
     """How many events a record holds, for formats that do not say it themselves."""
     max_record_bytes: Size = _default("4MiB")
     """Larger records are rejected."""
-    max_record_events: Positive = MAX_RECORD_EVENTS
-    """So are records with more events than this."""
+    max_record_events: Positive | None = None
+    """So are records with more events than this; 20000 unless it is said."""
     schemas: (
         Annotated[
             Annotated[Text, Tag("<folder>")] | Annotated[RegistryEntry, Tag("<registry>")],

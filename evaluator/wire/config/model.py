@@ -121,7 +121,7 @@ class SourceConfig:
     where: Matcher | None = None
     batch: Batch = "one"
     max_record_bytes: int = MEBIBYTES_4
-    max_record_events: int = MAX_RECORD_EVENTS
+    max_record_events: int | None = None
     dedup: int = 0
     out_of_orderness: DurationUs = SECONDS_30
     idle_after: DurationUs = SECONDS_30
@@ -129,3 +129,8 @@ class SourceConfig:
     start: Start = "earliest"
     schemas: SchemaFolder | RegistryConfig | None = None
     deploying: tuple[str, ...] = ()
+
+    @property
+    def most_events(self) -> int:
+        """How many events a record may have."""
+        return MAX_RECORD_EVENTS if self.max_record_events is None else self.max_record_events

@@ -65,8 +65,9 @@ class Reader(Protocol):
 
         But where they name schemas: those have to be known, else it raises `SchemasMissing`.
 
-        Where records hold many events it stops behind the one with which there are `EVENTS_AT_ONCE`. A record of more
-        events than the source takes is one fault, before anything is made of them.
+        Where records hold many events it stops behind the one with which there are `EVENTS_AT_ONCE`, faults and empty
+        records among them. A record of more events than the source takes is one fault, before anything is made of them,
+        and counts as so many.
 
         Which events there are, and which are faults, does not depend on the paths: those that nobody needs yet are
         asked for later, of the events that were found. (Of Protobuf only what is asked for is looked at: fewer paths
@@ -137,17 +138,20 @@ def read_each(values: Iterable[bytes], width: int, events: Callable[[bytes], Seq
     """The events of records that hold any number of them each, as rows of `width`. A record without any is skipped."""
     until = None
     rows: list[Row] = []
+    looked_at = 0
     faults = Faults()
     position_of, index_of, skipped = [], [], 0
     for position, value in enumerate(values):
-        if len(rows) >= EVENTS_AT_ONCE:
+        if looked_at >= EVENTS_AT_ONCE:
             until = position
             break
         found = events(value)
+        looked_at += len(found) or 1
         skipped += not found
         for index, event in enumerate(found):
             if isinstance(event, Fault):
                 faults.add(position, index, event)
+                looked_at += EVENTS_AT_ONCE if event.reason is Reason.TOO_LARGE else 0
             else:
                 rows.append(event)
                 position_of.append(position)

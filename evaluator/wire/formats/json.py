@@ -358,7 +358,7 @@ def kind_of(payload: object) -> str:
 
 
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> JsonReader:
-    return JsonReader(paths, source.batch, source.max_record_events)
+    return JsonReader(paths, source.batch, source.most_events)
 
 
 FORMATS = (Format("json", _reader),)

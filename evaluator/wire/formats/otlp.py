@@ -38,7 +38,7 @@ def scopes_of() -> FindsScopes:
 FORMATS = (
     Format(
         "otlp",
-        lambda source, paths: SpanReader(paths, scopes_of(), source.max_record_events),
+        lambda source, paths: SpanReader(paths, scopes_of(), source.most_events),
         spans.DEFAULTS,
         batch="array",
         extra=otlp_proto.EXTRA,

@@ -251,12 +251,13 @@ def _spans(scope: Mapping[str, object], resource: object) -> Iterator[Scope | Fa
     for each in map(_span, _objects(scope, "spans")):
         if isinstance(each, _LooseSpan):
             piece.append(each)
-        if len(piece) == _PIECE or isinstance(each, Fault):
+        if piece and (len(piece) == _PIECE or isinstance(each, Fault)):
             yield Scope(resource, name, piece, _chosen)
             piece = []
         if isinstance(each, Fault):
             yield each
-    yield Scope(resource, name, piece, _chosen)
+    if piece or not _get(scope, "spans"):
+        yield Scope(resource, name, piece, _chosen)
 
 
 def _chosen(attributes: object, wanted: frozenset[str]) -> dict[str, object]:
@@ -373,7 +374,7 @@ def _camel(name: str) -> str:
 FORMATS = (
     Format(
         "otlp_json",
-        lambda source, paths: SpanReader(paths, scopes_of, source.max_record_events),
+        lambda source, paths: SpanReader(paths, scopes_of, source.most_events),
         spans.DEFAULTS,
         batch="array",
     ),

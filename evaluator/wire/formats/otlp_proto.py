@@ -116,7 +116,7 @@ def _plain(value: Any) -> object:  # noqa: ANN401  # an AnyValue
 FORMATS = (
     Format(
         "otlp_proto",
-        lambda source, paths: SpanReader(paths, scopes_of(), source.max_record_events),
+        lambda source, paths: SpanReader(paths, scopes_of(), source.most_events),
         spans.DEFAULTS,
         batch="array",
         extra=EXTRA,

@@ -32,7 +32,7 @@ _RATIO = 1032
 
 
 def _reader(source: SourceConfig, paths: tuple[str, ...]) -> Reader:
-    inner, limit = JsonReader(paths, "auto", source.max_record_events), source.max_record_bytes
+    inner, limit = JsonReader(paths, "auto", source.most_events), source.max_record_bytes
 
     def read(values: Sequence[bytes], records: Records) -> Read:
         payloads: list[bytes | Fault] = []

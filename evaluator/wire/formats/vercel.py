@@ -15,7 +15,7 @@ from evaluator.wire.formats.json import JsonReader
 FORMATS = (
     Format(
         "vercel",
-        lambda source, paths: JsonReader(paths, "auto", source.max_record_events),
+        lambda source, paths: JsonReader(paths, "auto", source.most_events),
         SourceDefaults(
             FieldsConfig(
                 time="timestamp",  # milliseconds; the magnitude tells
