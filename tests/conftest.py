@@ -27,6 +27,12 @@ COLLECTED = frozenset({"chaos", "conformance", "kafka"})
 """The folders whose tests hold connections. Elsewhere a collection after each test costs more than it tells."""
 
 
+def pytest_collection_finish() -> None:
+    """What is there before the first test is nobody's leak: else each collection looks at thousands of tests again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Cluster]:
     """A real Kafka, started with the first test that needs it."""
