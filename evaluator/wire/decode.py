@@ -241,10 +241,11 @@ class SourceDecoder:
 
     def _all(self, records: Records, outcome: _Outcome) -> tuple[_Events, Records]:
         live, positions = self._readable(records)
+        are_all_live = len(live) == len(records)
         read = self._read(cast("list[bytes]", live.values), live)
         if read.until is not None:
             records = records[: int(positions[read.until])]
-        if len(live) < len(records) or read.until is not None:
+        if not are_all_live:
             self._count_unreadable(records, outcome)
         outcome.skipped += read.skipped
         for number, event, fault in read.faults:

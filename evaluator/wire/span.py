@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import MAX_RECORD_EVENTS, FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
-from evaluator.wire.formats import EVENTS_AT_ONCE, Read, too_many
+from evaluator.wire.formats import EVENTS_AT_ONCE, Format, Read, too_many
 from evaluator.wire.number import number_of
 from evaluator.wire.rejection import Fault, Faults
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evaluator.wire.column import Column
+    from evaluator.wire.config.model import SourceConfig
     from evaluator.wire.records import Records
 
 DEFAULTS = SourceDefaults(
@@ -141,6 +142,17 @@ class SpanReader:
             else:
                 columns.append(_OWN[path](spans) if path in _OWN else attributes[path])
         return columns
+
+
+def format_of(
+    name: str, scopes: Callable[[], FindsScopes], extra: str | None = None, needs: tuple[str, ...] = ()
+) -> Format:
+    """The format of spans that what `scopes` gives finds; `extra` and `needs` as a `Format` has them."""
+
+    def reader(source: SourceConfig, paths: tuple[str, ...]) -> SpanReader:
+        return SpanReader(paths, scopes(), source.most_events)
+
+    return Format(name, reader, DEFAULTS, batch="array", extra=extra, needs=needs)
 
 
 _SCOPE_NAME = "scope.name"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.dead_letters import History
     from evaluator.runtime.log.port import TopicInfo
-    from evaluator.runtime.log.steps import Journal
+    from evaluator.runtime.log.steps import Journal, Step
 
 NOON = EpochUs(1_769_601_600_000_000)
 DLQ, SOURCE = "slo.dlq", "calls"
@@ -252,20 +252,25 @@ def test_a_position_without_a_letter_sends_nothing_at_all() -> None:
     run(scenario)
 
 
+def failing(number: int, error: Exception) -> Step:
+    """What lets the send of this number fail, from 1."""
+    left = number
+
+    async def step(name: str) -> None:
+        nonlocal left
+        if name == "producer.send:before":
+            left -= 1
+            if not left:
+                raise error
+
+    return step
+
+
 def test_a_run_that_dies_before_its_commit_has_sent_nothing_and_can_be_repeated() -> None:
     async def scenario() -> None:
         place = await Place().filled(letter(1), letter(2))
-        left = [3]
-
-        async def step(name: str) -> None:
-            if name == "producer.send:before":
-                left[0] -= 1
-                if not left[0]:
-                    message = "gone"
-                    raise KafkaUnreachable(message)
-
         with pytest.raises(KafkaUnreachable):
-            await place.publish(by=place.log.connect(step=step))
+            await place.publish(by=place.log.connect(step=failing(3, KafkaUnreachable("gone"))))
         await place.log.append([Outgoing(SOURCE, None, b"fresh", 1)])
         assert [record.value for record in await place.copies()] == [b"fresh"]
         assert await place.fates() == [("0:0", "SENT"), ("0:1", "SENT")]
@@ -477,17 +482,8 @@ def test_a_topic_that_we_have_no_right_to_is_told_and_the_others_get_theirs() ->
 def test_a_note_that_is_refused_ends_the_run_and_takes_its_copy_with_it() -> None:
     async def scenario() -> None:
         place = await Place().filled(letter(1), letter(2))
-        sends = [0]
-
-        async def step(name: str) -> None:
-            if name == "producer.send:before":
-                sends[0] += 1
-                if sends[0] == 2:
-                    message = "no note"
-                    raise SendFailed(message)
-
         with pytest.raises(SendFailed, match="no note"):
-            await place.publish(by=place.log.connect(step=step))
+            await place.publish(by=place.log.connect(step=failing(2, SendFailed("no note"))))
         await place.log.append([Outgoing(SOURCE, None, b"fresh", 1)])
         assert [copy.value for copy in await place.copies()] == [b"fresh"]
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluator.wire import span as spans
-from evaluator.wire.formats import Format, otlp_json, otlp_proto
+from evaluator.wire.formats import otlp_json, otlp_proto
 from evaluator.wire.rejection import Fault, Reason
-from evaluator.wire.span import FindsScopes, Scope, SpanReader
+from evaluator.wire.span import FindsScopes, Scope, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,13 +34,4 @@ def scopes_of() -> FindsScopes:
     return scopes
 
 
-FORMATS = (
-    Format(
-        "otlp",
-        lambda source, paths: SpanReader(paths, scopes_of(), source.most_events),
-        spans.DEFAULTS,
-        batch="array",
-        extra=otlp_proto.EXTRA,
-        needs=otlp_proto.NEEDS,
-    ),
-)
+FORMATS = (format_of("otlp", scopes_of, extra=otlp_proto.EXTRA, needs=otlp_proto.NEEDS),)

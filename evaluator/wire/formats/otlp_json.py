@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from evaluator.wire import span as spans
 from evaluator.wire.field import lookup
-from evaluator.wire.formats import Format
 from evaluator.wire.formats.json import MISFIT, kind_of, parse
 from evaluator.wire.rejection import Fault, Reason
-from evaluator.wire.span import Scope, SpanReader, whole_of
+from evaluator.wire.span import Scope, format_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -371,11 +369,4 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-FORMATS = (
-    Format(
-        "otlp_json",
-        lambda source, paths: SpanReader(paths, scopes_of, source.most_events),
-        spans.DEFAULTS,
-        batch="array",
-    ),
-)
+FORMATS = (format_of("otlp_json", lambda: scopes_of),)

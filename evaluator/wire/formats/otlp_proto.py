@@ -10,12 +10,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from evaluator.wire import span as spans
 from evaluator.wire.as_json import as_json
 from evaluator.wire.field import lookup
-from evaluator.wire.formats import Format
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
-from evaluator.wire.span import FindsScopes, Scope, SpanReader
+from evaluator.wire.span import FindsScopes, Scope, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -113,13 +111,4 @@ def _plain(value: Any) -> object:  # noqa: ANN401  # an AnyValue
     return None  # what is an index into a table that only profiles have, and what comes later
 
 
-FORMATS = (
-    Format(
-        "otlp_proto",
-        lambda source, paths: SpanReader(paths, scopes_of(), source.most_events),
-        spans.DEFAULTS,
-        batch="array",
-        extra=EXTRA,
-        needs=NEEDS,
-    ),
-)
+FORMATS = (format_of("otlp_proto", scopes_of, extra=EXTRA, needs=NEEDS),)
