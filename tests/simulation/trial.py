@@ -254,7 +254,7 @@ class Trial:
         for due in dues:
             await self.clock.sleep(max(0.0, due.at_s - self.clock.monotonic()))
             while self.clock.monotonic() < self.scheduler.outage_until:
-                await self.clock.sleep(self.scheduler.outage_until - self.clock.monotonic() + self.rng.random() * 0.5)
+                await self.clock.sleep(self.scheduler.outage_until - self.clock.monotonic() + self.rng.random() * 2)
             await self._append([due])
 
     async def _slot(self) -> None:
