@@ -112,8 +112,7 @@ class Evaluator:
                 self._former[name] = before
         for place, progress in snapshot.progress.items():
             self._restore_progress(place, progress, snapshot.rules[place.rule])
-        for pane_id, pane in snapshot.panes.items():
-            self._restore_pane(pane_id, pane)
+        self._restore_panes(snapshot.panes)
         self._restore_runs(snapshot)
         for key, totals in snapshot.totals.items():
             if key.surface in self._series and key in self._series[key.surface]:
@@ -140,11 +139,18 @@ class Evaluator:
             turn = turn_of(progress, reason, at, progress.streak)
             self._ended.append(_transition(before.rule, before.surface, place.series, turn))
 
-    def _restore_pane(self, pane_id: PaneId, pane: Packed | Sealed) -> None:
-        if self._fits(pane_id.series) and pane_id.step in self._steps[pane_id.series.kind]:
-            self._of(pane_id.series).panes[pane_id.step].restore(pane_id.slot, pane)
-        else:
-            self._changed_panes.add(pane_id)
+    def _restore_panes(self, panes: list[tuple[PaneId, Packed | Sealed]]) -> None:
+        kept: dict[tuple[SeriesKey, DurationUs], Panes | None] = {}
+        for place, pane in panes:
+            key, step, slot = place
+            if (key, step) not in kept:
+                is_wanted = self._fits(key) and step in self._steps[key.kind]
+                kept[key, step] = self._of(key).panes[step] if is_wanted else None
+            where = kept[key, step]
+            if where is None:
+                self._changed_panes.add(place)
+            else:
+                where.restore(slot, pane)
 
     def _restore_runs(self, snapshot: Snapshot) -> None:
         """Of a rule that changed the groups are kept: they tell which deploys it does not know from their first run."""

@@ -101,11 +101,11 @@ class Totals:
 
 @dataclass(slots=True)
 class Snapshot:
-    """All that a shard must not forget."""
+    """All that a shard must not forget. There are by far the most panes: nothing looks one of them up by its id."""
 
     sources: dict[str, SourceState] = field(default_factory=dict)
     rules: dict[str, KnownRule] = field(default_factory=dict)
-    panes: dict[PaneId, Packed | Sealed] = field(default_factory=dict)
+    panes: list[tuple[PaneId, Packed | Sealed]] = field(default_factory=list)
     progress: dict[ProgressId, Progress] = field(default_factory=dict)
     totals: dict[SeriesKey, Totals] = field(default_factory=dict)
     waiting: dict[WaitingId, tuple[RunEvent, ...]] = field(default_factory=dict)

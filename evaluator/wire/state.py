@@ -151,15 +151,17 @@ def restore(records: Iterable[tuple[bytes, bytes | None]], codecs: StateCodecs =
     meta: Meta = codecs.meta.decode(stored)
     snapshot = Snapshot(sources=meta.sources, rules=meta.rules)
     former: list[Place] = []
-    unseal = codecs.pane.unseal
+    check, unseal, writes = codecs.pane.check, codecs.pane.unseal, codecs.pane.writes
     for key, value in newest.items():
         if key.startswith(b"p"):
             pane_id: PaneId = _place(_PANE_KEY, key)
-            sealed = Sealed(codecs.pane.check(value), unseal)
-            is_former = not codecs.pane.would_write(value)
-            # One that will be written anew is opened now: if it cannot be, that is better known here.
-            snapshot.panes[pane_id] = sealed.opened if is_former else sealed
-            former += [pane_id] if is_former else []
+            sealed = Sealed(check(value), unseal)
+            if value[0] == writes:
+                snapshot.panes.append((pane_id, sealed))
+            else:
+                # One that will be written anew is opened now: if it cannot be, that is better known here.
+                snapshot.panes.append((pane_id, sealed.opened))
+                former.append(pane_id)
         elif key.startswith(b"w"):
             waiting_id: WaitingId = _place(_WAITING_KEY, key)
             snapshot.waiting[waiting_id] = codecs.waiting.decode(value)

@@ -105,7 +105,7 @@ class Codec(NamedTuple):
         if _checksum(number, body) != checksum:
             message = f"{self.name}: a stored record is damaged (checksum); restore the topic or use a new app_id"
             raise StateRefused(message)
-        if number not in self.reads:
+        if number != self.schema and number not in self.reads:
             raise SchemaRefused(self.name, number, self.reads)
         return stored
 

@@ -105,7 +105,7 @@ def _of_series(key: bytes, value: bytes) -> Stored:
     """
     snapshot = state_wire.restore([(state_wire.META_KEY, _SOME_META), (key.partition(b" ")[2], value)]).snapshot
     assert snapshot is not None
-    opened = ((place, pane.opened if isinstance(pane, Sealed) else pane) for place, pane in snapshot.panes.items())
+    opened = ((place, pane.opened if isinstance(pane, Sealed) else pane) for place, pane in snapshot.panes)
     panes = {place: pane.counted for place, pane in opened}
     for progress in snapshot.progress.values():
         progress.seen = BEGINNING

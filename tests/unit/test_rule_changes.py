@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def snapshot_of(evaluator: Evaluator) -> Snapshot:
     """What a restart reads."""
     changes = evaluator.changes()
-    panes = {place: pane for place in changes.panes if (pane := evaluator.pane(place)) is not None}
+    panes = [(place, pane) for place in changes.panes if (pane := evaluator.pane(place)) is not None]
     progress = {place: found for place in changes.progress if (found := evaluator.progress(place)) is not None}
     totals = {place.series: evaluator.totals(place.series) for place in progress}
     waiting = {place: found for place in changes.waiting if (found := evaluator.waiting(place)) is not None}
