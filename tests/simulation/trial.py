@@ -50,6 +50,9 @@ TELLING = blind.Telling(observed=DurationUs(5 * SECOND))
 BOUND_S = 90.0
 """After the last fault: a session, a transaction's time-out, the longest back-off, a revocation, a source's silence."""
 
+LONGEST_S = 900.0
+"""Of virtual time: a seed that lives longer waits for what will never come."""
+
 APART_S = 20.0
 """Between two outages: short ones do not interrupt an observation of silence, so they must not add up to one."""
 
@@ -541,9 +544,12 @@ def try_seed(seed: int, config: Config) -> Report:
     async def main() -> None:
         trial = Trial(seed, config)
         try:
-            await trial.run()
+            async with asyncio.timeout(LONGEST_S):
+                await trial.run()
         except Broken as broken:
             report.failure = str(broken)
+        except TimeoutError:
+            report.failure = f"not at its end after {LONGEST_S:.0f} s"
         except StateRefused as refused:
             report.failure = f"refused: {refused}"
         finally:
