@@ -37,6 +37,9 @@ WATCHDOG = 70
 UNEXPECTED = (1, 5, WATCHDOG)
 """Our own loops end by a bug only: any code that makes a supervisor start another process will do."""
 
+NATIVE = (-signal.SIGSEGV, -signal.SIGABRT)
+"""Native code below us (the interpreter, its libraries) that had no memory either. A supervisor starts another."""
+
 
 class Part(NamedTuple):
     """A background task; the exit codes of which one has to come, none where the process lives on without it."""
@@ -130,7 +133,7 @@ class Toll:
         await self._noticed("no memory", process, "MemoryError")
         if process.popen.poll() is None:
             resource.prlimit(process.popen.pid, resource.RLIMIT_AS, was)
-        await self._goes_on("no memory", process)
+        await self._goes_on("no memory", process, (*UNEXPECTED, *NATIVE))
 
     async def no_room_for_the_log(self) -> None:
         """Every line of the log is refused as by a full disk. Whatever it does, nothing may be lost."""
@@ -184,7 +187,7 @@ class Toll:
             await asyncio.sleep(0.05)
         self.notes.append(f"{what}: noticed after {time.monotonic() - began:.1f} s")
 
-    async def _goes_on(self, what: str, process: Process) -> None:
+    async def _goes_on(self, what: str, process: Process, codes: tuple[int, ...] = UNEXPECTED) -> None:
         """It works again, or it has ended and the next one does."""
         known = len(self.place.failures)
         took = 0.0 if process.popen.poll() is not None else await self.place.caught_up(f"{what}: after it", process)
@@ -195,7 +198,7 @@ class Toll:
             return
         del self.place.failures[known:]  # that it did not catch up: it has ended meanwhile
         self.notes.append(f"{what}: exit {process.popen.poll()}")
-        if process.popen.poll() not in UNEXPECTED:
+        if process.popen.poll() not in codes:
             self.place.failures.append(f"{what}: exit {process.popen.poll()}: {last_line(process)}")
 
 
