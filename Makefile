@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kafka lint format bench bench-restore bench-scale bench-behind simulate simulate-bugs chaos fuzz mutants lock clean
+.PHONY: demo test kafka lint format bench bench-check bench-restore bench-scale bench-behind simulate simulate-bugs chaos fuzz mutants lock clean
 
 demo: $(READY)
 	$(BIN)/evaluator demo
@@ -29,6 +29,10 @@ kafka:
 
 bench: $(READY)
 	$(BIN)/python benchmarks/suite.py $(if $(ONLY),--only $(ONLY)) $(if $(EVENTS),--events $(EVENTS))
+
+# Whether decoding, aggregating or evaluating got dearer, in instructions; KEEP=1 keeps what is counted. Needs valgrind.
+bench-check: $(READY)
+	$(BIN)/python benchmarks/check.py $(if $(KEEP),--keep)
 
 # How long a start with a state of 100,000 series takes; making that state takes longer.
 bench-restore: $(READY)

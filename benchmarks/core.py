@@ -97,6 +97,7 @@ def decode_rows() -> Iterator[Row]:
             decoder, table = SourceDecoder(source), SeriesTable({"voice-api": 20_000})
             for batch in batches:
                 decoded = decoder.decode(batch, table, None)
+                assert decoded.records == len(batch), "a batch is more than a turn may take"
                 decoded.events.trace_ids(range(0, len(decoded.events), 20))
 
         def floor(values: list[bytes] = values) -> None:
@@ -121,22 +122,22 @@ class Stream(NamedTuple):
     keys: list[SeriesKey]
 
 
-def stream(series: int, disorder: float = 0.0, minutes: int = 20) -> Stream:
-    """`REDUCED` events over `minutes`; `disorder` is the share of them that comes up to 5 s late."""
+def stream(series: int, disorder: float = 0.0, minutes: int = 20, count: int = REDUCED) -> Stream:
+    """`count` events over `minutes`; `disorder` is the share of them that comes up to 5 s late."""
     rng = np.random.default_rng(7)
-    time = job.START_MS * 1000 + np.arange(REDUCED) * (minutes * MINUTE) // REDUCED
-    time = np.where(rng.random(REDUCED) < disorder, time - rng.integers(0, 5_000_000, REDUCED), time)
-    latency = (rng.lognormal(5, 0.6, REDUCED) * 1000).astype(np.int64)
-    failed = (rng.random(REDUCED) < 0.01).astype(np.int8)
+    time = job.START_MS * 1000 + np.arange(count) * (minutes * MINUTE) // count
+    time = np.where(rng.random(count) < disorder, time - rng.integers(0, 5_000_000, count), time)
+    latency = (rng.lognormal(5, 0.6, count) * 1000).astype(np.int64)
+    failed = (rng.random(count) < 0.01).astype(np.int8)
     keys = [SeriesKey("voice-api", (f"voice-api-{number:05d}",)) for number in range(series)]
-    return Stream(time, rng.integers(0, series, REDUCED).astype(np.int32), latency, failed, keys)
+    return Stream(time, rng.integers(0, series, count).astype(np.int32), latency, failed, keys)
 
 
 def reduced(config: Config, events: Stream, keep: Callable[[object], None]) -> None:
     """Every batch added, a commit taken after each `COMMIT` events."""
     aggregator = Aggregator(config.rules, config.rules.sources["bench"], 0, 1, SHARDS)
     traces = listed([""] * BATCH)
-    for begin in range(0, REDUCED, BATCH):
+    for begin in range(0, len(events.time), BATCH):
         if begin % COMMIT == 0:
             if begin:
                 keep(aggregator.take())
