@@ -59,10 +59,10 @@ bench-scale: $(READY)
 bench-behind: $(READY)
 	$(BIN)/python benchmarks/behind.py
 
-# Bytes near to real ones: make fuzz FORMAT=otlp SECONDS=600
+# Bytes near to real ones, of all formats: make fuzz SECONDS=600, or of one: make fuzz FORMAT=otlp
 SECONDS ?= 600
 fuzz: $(READY)
-	$(BIN)/python tests/fuzz/run.py $(FORMAT) --seconds $(SECONDS) --inputs 1000000000
+	$(BIN)/python tests/fuzz/run.py $(FORMAT) --seconds $(SECONDS) --inputs 1000000000 $(if $(SEED),--seed $(SEED))
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py

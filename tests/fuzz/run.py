@@ -1,44 +1,103 @@
-"""Fuzz a format: python tests/fuzz/run.py FORMAT [--inputs 1000000] [--seconds 600] [--seed 1]
+"""Fuzz formats: python tests/fuzz/run.py [FORMAT ...] [--inputs 1000000] [--seconds 600] [--seed 1]
 
-Ends at the first input that escapes, which it keeps in the corpus; else says how many inputs there were.
+Without a format all of them, as many at a time as there are cores. What each run did is kept in
+docs/results/fuzz.json. A format ends at the first input that escapes, which is kept in the corpus.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import os
 import random
 import sys
 import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[2]
 
-from fuzz.mutation import mutated  # found by the path above
-from fuzz.targets import CORPUS, Target, seeds_of
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "tests"))
+
+from evaluator.wire import formats  # noqa: E402
+from fuzz.mutation import mutated  # noqa: E402  # found by the path above
+from fuzz.targets import CORPUS, Target, seeds_of  # noqa: E402
+
+RESULTS = ROOT / "docs" / "results" / "fuzz.json"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("format")
+class Wish(NamedTuple):
+    """What to run."""
+
+    name: str
+    inputs: int
+    seconds: float
+    seed: int
+
+
+class Run(NamedTuple):
+    """What came of it. `escaped` is where the input is kept that raised, None where none did."""
+
+    name: str
+    inputs: int
+    seconds: int
+    seed: int
+    escaped: str | None
+
+
+def run(wish: Wish) -> Run:
+    """Fuzz one format until an input escapes, or for so long."""
+    rng, seeds, target = random.Random(wish.seed), seeds_of(wish.name), Target(wish.name)
+    began, done, escaped = time.monotonic(), 0, None
+    while done < wish.inputs and time.monotonic() < began + wish.seconds:
+        value = mutated(rng, seeds)
+        try:
+            target(value)
+        except Exception:  # noqa: BLE001  # whatever it is, it is what is looked for
+            kept = CORPUS / wish.name / f"escaped-{hashlib.sha256(value).hexdigest()[:12]}"
+            kept.write_bytes(value)
+            escaped = str(kept.relative_to(ROOT))
+            traceback.print_exc()
+            break
+        done += 1
+    return Run(wish.name, done, round(time.monotonic() - began), wish.seed, escaped)
+
+
+def keep(found: Run) -> None:
+    """Add a run to what is kept; of each format and seed the last one."""
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    row = {**found._asdict(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    rows = [each for each in before if (each["name"], each["seed"]) != (found.name, found.seed)]
+    rows = sorted([*rows, row], key=lambda each: (each["name"], each["seed"]))
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def main() -> int:
+    """See the module; 1 where an input escaped."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("format", nargs="*")
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    rng, seeds, target = random.Random(given.seed), seeds_of(given.format), Target(given.format)
-    deadline, done = time.monotonic() + given.seconds, 0
-    while done < given.inputs and time.monotonic() < deadline:
-        value = mutated(rng, seeds)
-        try:
-            target(value)
-        except Exception:
-            kept = CORPUS / given.format / f"escaped-{hashlib.sha256(value).hexdigest()[:12]}"
-            kept.write_bytes(value)
-            sys.stderr.write(f"input {done} escaped; kept as {kept}\n")
-            raise
-        done += 1
-    sys.stdout.write(f"{given.format}: {done} inputs, seed {given.seed}, none escaped\n")
+    if unknown := {*given.format} - {*formats.known()}:
+        parser.error(f"no format {', '.join(sorted(unknown))}; there are {', '.join(sorted(formats.known()))}")
+    names = given.format or sorted(formats.known())
+    wishes = [Wish(name, given.inputs, given.seconds, given.seed) for name in names]
+    escaped = 0
+    with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+        for found in pool.map(run, wishes):
+            keep(found)
+            escaped += found.escaped is not None
+            what = "none escaped" if found.escaped is None else f"the next one escaped; it is kept as {found.escaped}"
+            sys.stdout.write(f"{found.name}: {found.inputs:,} inputs in {found.seconds} s, seed {found.seed}, {what}\n")
+            sys.stdout.flush()
+    return 1 if escaped else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,11 +19,11 @@ from kafka.test_sources import consumed, stopped
 from support.exported import (
     Request,
     cloud_event,
-    collectors_json,
     exported,
     lighthouse_report,
-    proto_of,
-    protobufs_json,
+    sdks_json,
+    sdks_proto,
+    sdks_proto_as_json,
 )
 
 from evaluator.runtime.log.port import Outgoing, Partition
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudevents.core.v1.event import CloudEvent
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.sdk.trace import ReadableSpan
     from support.cluster import Cluster
 
 RULES = """\
@@ -123,22 +123,22 @@ def judge(
 @pytest.mark.parametrize(
     ("name", "encode"),
     [
-        ("otlp_proto", proto_of),
-        ("otlp_json", collectors_json),
-        ("otlp_json", protobufs_json),
-        ("otlp", proto_of),
-        ("otlp", collectors_json),
+        ("otlp_proto", sdks_proto),
+        ("otlp_json", sdks_json),
+        ("otlp_json", sdks_proto_as_json),
+        ("otlp", sdks_proto),
+        ("otlp", sdks_json),
     ],
 )
 async def test_what_opentelemetry_exports_is_counted(
-    name: str, encode: Callable[[ExportTraceServiceRequest], bytes], kafka: Cluster, tmp_path: Path
+    name: str, encode: Callable[[Sequence[ReadableSpan]], bytes], kafka: Cluster, tmp_path: Path
 ) -> None:
     requests = [*REQUESTS, *AFTERWARDS]
     made = [exported(requests[:8]), exported(requests[8:])]
     trace_ids = dict(zip(requests, [each for _, ids in made for each in ids], strict=True))
     rules = RULES.format(format=name, fields="", group=SPANS_GROUP)
     async with Service(kafka, tmp_path, rules=rules, topic="calls-topic", partitions=1).running() as service:
-        records = [Outgoing(service.source, None, encode(request), 0) for request, _ in made]
+        records = [Outgoing(service.source, None, encode(spans), 0) for spans, _ in made]
         alerts, status = await judged(service, records, 4)
     judge(alerts, status, trace_ids, "{}")
 

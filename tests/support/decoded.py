@@ -6,9 +6,9 @@ import json
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evaluator.core.event import FAILED, GOOD, NO_LATENCY, UNKNOWN, UNMATCHED, SeriesTable
+from evaluator.core.event import FAILED, GOOD, NO_LATENCY, NO_SCORE, UNKNOWN, UNMATCHED, SeriesTable
 from evaluator.runtime.registries import learn_named
 from evaluator.wire.config.load import Config, load_rules
 from evaluator.wire.decode import SourceDecoder
@@ -17,6 +17,7 @@ from evaluator.wire.records import Record
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evaluator.core.event import EventBatch
     from evaluator.wire.config.model import SourceConfig
     from evaluator.wire.decode import Decoded
 
@@ -29,9 +30,20 @@ SCHEMAS = Path(__file__).parents[1] / "fuzz" / "schemas"
 _OUTCOMES = {GOOD: "good", FAILED: "failed", UNKNOWN: "unknown"}
 
 
+class Run(NamedTuple):
+    """What a rule about deploys sees of an event. `score` in millionths, None where there is none."""
+
+    score: int | None
+    deploy: str
+    context: str
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event. `after_noon` and `latency` in microseconds; `group` is None where no surface matched."""
+    """An accepted event. `after_noon` and `latency` in microseconds; `group` is None where no surface matched.
+
+    `run` is None where no rule is about deploys.
+    """
 
     after_noon: int = 0
     outcome: str = "good"
@@ -39,6 +51,7 @@ class Event:
     group: tuple[str, ...] | None = ()
     weight: int = 1
     trace_id: str = ""
+    run: Run | None = None
 
 
 @dataclass(slots=True)
@@ -76,9 +89,9 @@ def config_of(
         return load_rules([path])
 
 
-def source_of(source: Mapping[str, Any], group_by: Sequence[str] = ()) -> SourceConfig:
+def source_of(source: Mapping[str, Any], group_by: Sequence[str] = (), **sections: Any) -> SourceConfig:
     """The source as its decoder gets it."""
-    return config_of(source, group_by).sources["events"]
+    return config_of(source, group_by, **sections).sources["events"]
 
 
 def record(offset: int, value: bytes | str | object, headers: Mapping[str, str] | None = None) -> Record:
@@ -88,9 +101,9 @@ def record(offset: int, value: bytes | str | object, headers: Mapping[str, str] 
     return Record(offset, NOON, None, value, tuple((name, text.encode()) for name, text in (headers or {}).items()))
 
 
-def seen(source: Mapping[str, Any], *records: Record, group_by: Sequence[str] = ()) -> Seen:
-    """Decode the records of one partition."""
-    return seen_by(source_of(source, group_by), *records)
+def seen(source: Mapping[str, Any], *records: Record, group_by: Sequence[str] = (), **sections: Any) -> Seen:
+    """Decode the records of one partition; `sections` are more of the rules file."""
+    return seen_by(source_of(source, group_by, **sections), *records)
 
 
 def seen_by(config: SourceConfig, *records: Record) -> Seen:
@@ -114,7 +127,7 @@ def _events_of(decoded: Decoded, table: SeriesTable) -> list[Event]:
     weights = [1] * len(batch) if batch.weight is None else batch.weight.tolist()
     columns = zip(
         batch.time.tolist(), batch.failed.tolist(), batch.latency.tolist(), batch.series.tolist(), weights,
-        batch.trace_ids(range(len(batch))), strict=True,
+        batch.trace_ids(range(len(batch))), _runs_of(batch), strict=True,
     )  # fmt: skip
     return [
         Event(
@@ -124,9 +137,17 @@ def _events_of(decoded: Decoded, table: SeriesTable) -> list[Event]:
             None if series == UNMATCHED else table.keys[series].values,
             weight,
             trace_id,
+            run,
         )
-        for time, failed, latency, series, weight, trace_id in columns
+        for time, failed, latency, series, weight, trace_id, run in columns
     ]
+
+
+def _runs_of(batch: EventBatch) -> Sequence[Run | None]:
+    if batch.runs is None:
+        return [None] * len(batch)
+    scores = [None if score == NO_SCORE else score for score in batch.runs.score.tolist()]
+    return list(map(Run, scores, batch.runs.deploy, batch.runs.context))
 
 
 def events(source: Mapping[str, Any], *values: bytes | str | object, group_by: Sequence[str] = ()) -> list[Event]:

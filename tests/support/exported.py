@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudevents.core.v1.event import CloudEvent
 from google.protobuf.json_format import MessageToDict, MessageToJson
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.json.common import trace_encoder as as_json
+from opentelemetry.exporter.otlp.proto.common import trace_encoder as as_proto
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.sdk.trace import ReadableSpan
 
 
 class Request(NamedTuple):
@@ -30,8 +32,8 @@ class Request(NamedTuple):
     status: int = 200
 
 
-def exported(requests: Sequence[Request]) -> tuple[ExportTraceServiceRequest, list[str]]:
-    """What the SDK and its encoder make of them, a server span each and a client span in it; and their trace ids.
+def exported(requests: Sequence[Request]) -> tuple[Sequence[ReadableSpan], list[str]]:
+    """What the SDK makes of them, a server span each and a client span in it; and their trace ids.
 
     A failure is a status of 5xx in the attributes of the server span; its client span says that it failed each time,
     which nobody may count.
@@ -53,12 +55,22 @@ def exported(requests: Sequence[Request]) -> tuple[ExportTraceServiceRequest, li
         server.add_event("queried", {"rows": 3}, timestamp=start + 1)
         server.end(end)
         trace_ids.append(f"{server.get_span_context().trace_id:032x}")
-    return encode_spans(exporter.get_finished_spans()), trace_ids
+    return exporter.get_finished_spans(), trace_ids
 
 
-def proto_of(made: ExportTraceServiceRequest) -> bytes:
-    """As protobuf."""
-    return made.SerializeToString()
+def sdks_proto(spans: Sequence[ReadableSpan]) -> bytes:
+    """As the protobuf of the SDK's own encoder."""
+    return as_proto.encode_spans(spans).SerializeToString()
+
+
+def sdks_json(spans: Sequence[ReadableSpan]) -> bytes:
+    """As the JSON of the SDK's own encoder."""
+    return as_json.encode_spans(spans).to_json().encode()
+
+
+def sdks_proto_as_json(spans: Sequence[ReadableSpan]) -> bytes:
+    """As the JSON that protobuf's own library makes of it."""
+    return protobufs_json(as_proto.encode_spans(spans))
 
 
 def protobufs_json(made: ExportTraceServiceRequest) -> bytes:

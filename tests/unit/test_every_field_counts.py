@@ -1,13 +1,18 @@
-"""A flip of any field that a format reads changes the event, or rejects or skips it: nothing is read for show."""
+"""A flip of any field that a format reads changes the event, or rejects or skips it: nothing is read for show.
+
+A rule about deploys stands by wherever the format knows of deploys, so that scores, deploys and contexts are read too.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
+import random
 from typing import Any
 
 import pytest
-from support.decoded import NOON, record, seen
+from support.decoded import NOON, Seen, record, seen, source_of
+from support.payloads import ODD_VALUES
 from support.spans import NOON_NS, attributes, request, span
 from unit import test_format_checks as checks
 from unit import test_format_cloudevents as cloudevents
@@ -44,6 +49,7 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[str], Any, dict[Place, Any]]] = {
         {
             (0, "id"): "x", (0, "timestamp"): NOON * 1000, (0, "metadata", "execution_time_ms"): 133,
             (0, "metadata", "function_id"): None, (0, "metadata", "request", "method"): "GET",
+            (0, "metadata", "version"): "8",
             (0, "metadata", "response", "status_code"): 500,
         },
     ),
@@ -51,7 +57,7 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[str], Any, dict[Place, Any]]] = {
         vercel.SOURCE, [], [vercel.line()],
         {
             (0, "timestamp"): NOON + 1, (0, "requestId"): "x", (0, "statusCode"): -1, (0, "proxy"): None,
-            (0, "proxy", "statusCode"): -1,
+            (0, "proxy", "statusCode"): -1, (0, "deploymentId"): "dpl_2",
         },
     ),
     "cloudevents": (
@@ -63,16 +69,17 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[str], Any, dict[Place, Any]]] = {
         },
     ),
     "lighthouse": (
-        lighthouse.SOURCE, lighthouse.GROUPS, lighthouse.report(context="pr", runtimeError={"code": "NO_ERROR"}),
+        lighthouse.SOURCE, lighthouse.GROUPS,
+        lighthouse.report(context="pr", commit="4f2a9c1", runtimeError={"code": "NO_ERROR"}),
         {
             ("requestedUrl",): "https://x", ("fetchTime",): "2026-01-28T12:00:01Z", ("context",): None,
             ("configSettings", "formFactor"): "desktop", ("runtimeError", "code"): "NO_FCP",
-            ("categories", "performance", "score"): None,
+            ("categories", "performance", "score"): 0.1, ("commit",): "77aa01b",
         },
     ),
     "drift": (
         checks.DRIFT, ["surface"], checks.drift(),
-        {("kind",): "x", ("surface",): "x", ("time",): None, ("status",): "drift"},
+        {("kind",): "x", ("surface",): "x", ("time",): None, ("status",): "drift", ("commit",): "77aa01b"},
     ),
     "heartbeat": (
         checks.HEARTBEAT, ["surface"], {"kind": "heartbeat", "surface": "supabase", "time": checks.TIME},
@@ -111,20 +118,53 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[str], Any, dict[Place, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "place"), [(name, place) for name, (*_, flips) in SAMPLES.items() for place in flips])
-def test_a_flip_changes_what_becomes_of_the_record(name: str, place: Place) -> None:
-    source, groups, sample, flips = SAMPLES[name]
-    changed = copy.deepcopy(sample)
+DEPLOYS = {"Deploys": {"surface": "surface", "when": "error_ratio > 50%", "window": "deploy", "severity": "ticket"}}
+
+FLIPS = [(name, place) for name, (*_, flips) in SAMPLES.items() for place in flips]
+TRIES = 60
+
+
+def read_of(name: str, sample: object) -> Seen:
+    """What becomes of a sample of a format or preset."""
+    source, groups, *_ = SAMPLES[name]
+    frame = registry.framed(3, b"") if name == "registry" else b""  # its third schema is JSON
+    value = sample if isinstance(sample, bytes) else json.dumps(sample).encode()
+    alerts = DEPLOYS if source_of(source).fields.deploy else {}
+    return seen(source, record(0, frame + value), group_by=groups, alerts=alerts)
+
+
+def with_value(name: str, place: Place, value: object) -> Any:
+    """The sample with another value at a place."""
+    changed = copy.deepcopy(SAMPLES[name][2])
     node: Any = changed
     for key in place[:-1]:
         node = node[key]
-    node[place[-1]] = flips[place]
-    frame = registry.framed(3, b"") if name == "registry" else b""  # its third schema is JSON
-    before, after = (
-        seen(source, record(0, frame + json.dumps(each).encode()), group_by=groups) for each in (sample, changed)
-    )
+    node[place[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize(("name", "place"), FLIPS)
+def test_a_flip_changes_what_becomes_of_the_record(name: str, place: Place) -> None:
+    _, _, sample, flips = SAMPLES[name]
+    before = read_of(name, sample)
     assert len(before.events) == 1
-    assert after != before
+    assert read_of(name, with_value(name, place, flips[place])) != before
+
+
+@pytest.mark.parametrize(("name", "place"), FLIPS)
+def test_whatever_stands_in_a_field_gives_an_event_a_reject_or_a_skip(name: str, place: Place) -> None:
+    """Values that no JSON library would write too. One that is read as before is another way to write the same."""
+    rng = random.Random(f"{name} {place}")
+    before = read_of(name, SAMPLES[name][2])
+    hole = with_value(name, place, "\ue000")
+    text = json.dumps(hole, ensure_ascii=False)
+    changed = 0
+    for _ in range(TRIES):
+        token = rng.choice(ODD_VALUES)
+        after = read_of(name, text.replace('"\ue000"', token).encode("utf-8", "surrogatepass"))
+        assert len(after.events) + len(after.rejections) + after.skipped >= 1, token
+        changed += after != before
+    assert changed >= TRIES // 10
 
 
 def test_every_format_and_preset_is_here() -> None:

@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.json_format import ParseDict
@@ -17,17 +17,20 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 from opentelemetry.sdk.resources import Resource as SdkResource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from support.decoded import Event, Seen, events, record, seen
-from support.exported import collectors_json, protobufs_json
+from support.exported import collectors_json, protobufs_json, sdks_json
 from support.spans import NOON_NS, TRACE_ID, any_value, attributes, request, span
 
 from evaluator.wire.formats import otlp_json, otlp_proto
 from evaluator.wire.records import Records
 from evaluator.wire.span import Scope, SpanReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 JSON = {"format": "otlp_json"}
 PROTO = {"format": "otlp_proto"}
@@ -382,8 +385,8 @@ def test_either_encoding_is_told_by_its_content() -> None:
 # -- what OpenTelemetry itself writes ------------------------------------------------------------------------
 
 
-def sdk_request() -> ExportTraceServiceRequest:
-    """Three spans of an instrumented service, through the SDK and its encoder."""
+def sdk_spans() -> Sequence[ReadableSpan]:
+    """Three spans of an instrumented service, through the SDK."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(resource=SdkResource.create({"service.name": "checkout", "shards": [1, 2]}))
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -397,16 +400,17 @@ def sdk_request() -> ExportTraceServiceRequest:
         made.add_event("queried", {"rows": 3}, timestamp=start + 1)
         made.set_status(status)
         made.end(NOON_NS)
-    return encode_spans(exporter.get_finished_spans())
+    return exporter.get_finished_spans()
 
 
 def test_what_the_sdk_exports_comes_out_the_same_in_every_encoding() -> None:
-    made = sdk_request()
+    spans = sdk_spans()
+    made = encode_spans(spans)
     groups = ["service.name", "scope.name", "http.response.status_code", "shards"]
-    encodings = (collectors_json, protobufs_json)
-    as_json = [seen({"format": "otlp"}, record(0, encode(made)), group_by=groups) for encode in encodings]
+    values = [sdks_json(spans), collectors_json(made), protobufs_json(made)]
+    as_json = [seen({"format": "otlp"}, record(0, value), group_by=groups) for value in values]
     as_proto = seen({"format": "otlp"}, record(0, made.SerializeToString()), group_by=groups)
-    assert as_json == [as_proto, as_proto]
+    assert as_json == [as_proto] * 3
     assert as_proto.skipped == 1
     assert [(event.after_noon, event.outcome, event.latency, event.group) for event in as_proto.events] == [
         (0, "good", 250_000, ("checkout", "shop.http", "200", "[1,2]")),
