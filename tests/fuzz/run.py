@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 from evaluator.wire import formats  # noqa: E402
 from fuzz.mutation import mutated  # noqa: E402  # found by the path above
-from fuzz.targets import CORPUS, Target, seeds_of  # noqa: E402
+from fuzz.targets import CORPUS, Target, all_seeds_of  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results" / "fuzz.json"
 
@@ -51,7 +51,7 @@ class Run(NamedTuple):
 
 def run(wish: Wish) -> Run:
     """Fuzz one format until an input escapes, or for so long."""
-    rng, seeds, target = random.Random(wish.seed), seeds_of(wish.name), Target(wish.name)
+    rng, seeds, target = random.Random(wish.seed), all_seeds_of(wish.name), Target(wish.name)
     began, done, escaped = time.monotonic(), 0, None
     while done < wish.inputs and time.monotonic() < began + wish.seconds:
         value = mutated(rng, seeds)

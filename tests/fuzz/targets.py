@@ -43,8 +43,14 @@ HEADERS = {
 
 
 def seeds_of(name: str) -> list[bytes]:
-    """The corpus of a format."""
+    """The corpus of a format, as a source of it is configured that says nothing about batches."""
     return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
+
+
+def all_seeds_of(name: str) -> list[bytes]:
+    """The corpus of a format, with records that hold several events where only some sources take those."""
+    batches = sorted((CORPUS / f"{name}-batches").glob("*"))
+    return [*seeds_of(name), *(path.read_bytes() for path in batches)]
 
 
 class Target:

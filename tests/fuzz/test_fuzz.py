@@ -8,7 +8,7 @@ import pytest
 
 from evaluator.wire import formats
 from fuzz.mutation import mutated
-from fuzz.targets import Target, seeds_of
+from fuzz.targets import Target, all_seeds_of
 
 INPUTS = 300
 """Some seconds for all formats."""
@@ -16,7 +16,7 @@ INPUTS = 300
 
 @pytest.mark.parametrize("name", sorted(formats.known()))
 def test_no_bytes_raise_out_of_a_format(name: str) -> None:
-    target, seeds, rng = Target(name), seeds_of(name), random.Random(20260128)
+    target, seeds, rng = Target(name), all_seeds_of(name), random.Random(20260128)
     assert seeds
     for seed in seeds:
         target(seed)
