@@ -1,7 +1,7 @@
 """Fuzz formats: python tests/fuzz/run.py [FORMAT ...] [--inputs 1000000] [--seconds 600] [--seed 1]
 
 Without a format all of them, as many at a time as there are cores. What each run did is kept in
-docs/results/fuzz.json. A format ends at the first input that escapes, which is kept in the corpus.
+docs/results/fuzz.json. The first input that escapes is kept in the corpus, and ends it all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import random
 import sys
 import time
-import traceback
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -40,31 +39,29 @@ class Wish(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What came of it. `escaped` is where the input is kept that raised, None where none did."""
+    """What came of it: none escaped."""
 
     name: str
     inputs: int
     seconds: int
     seed: int
-    escaped: str | None
 
 
 def run(wish: Wish) -> Run:
-    """Fuzz one format until an input escapes, or for so long."""
+    """Fuzz one format for so long. Raises what an input raises; the input is kept then."""
     rng, seeds, target = random.Random(wish.seed), all_seeds_of(wish.name), Target(wish.name)
-    began, done, escaped = time.monotonic(), 0, None
+    began, done = time.monotonic(), 0
     while done < wish.inputs and time.monotonic() < began + wish.seconds:
         value = mutated(rng, seeds)
         try:
             target(value)
-        except Exception:  # noqa: BLE001  # whatever it is, it is what is looked for
+        except Exception:
             kept = CORPUS / wish.name / f"escaped-{hashlib.sha256(value).hexdigest()[:12]}"
             kept.write_bytes(value)
-            escaped = str(kept.relative_to(ROOT))
-            traceback.print_exc()
-            break
+            sys.stderr.write(f"{wish.name}: input {done} escaped; kept as {kept}\n")
+            raise
         done += 1
-    return Run(wish.name, done, round(time.monotonic() - began), wish.seed, escaped)
+    return Run(wish.name, done, round(time.monotonic() - began), wish.seed)
 
 
 def keep(found: Run) -> None:
@@ -76,8 +73,8 @@ def keep(found: Run) -> None:
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def main() -> int:
-    """See the module; 1 where an input escaped."""
+def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("format", nargs="*")
     parser.add_argument("--inputs", type=int, default=1_000_000)
@@ -88,16 +85,13 @@ def main() -> int:
         parser.error(f"no format {', '.join(sorted(unknown))}; there are {', '.join(sorted(formats.known()))}")
     names = given.format or sorted(formats.known())
     wishes = [Wish(name, given.inputs, given.seconds, given.seed) for name in names]
-    escaped = 0
     with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
         for found in pool.map(run, wishes):
             keep(found)
-            escaped += found.escaped is not None
-            what = "none escaped" if found.escaped is None else f"the next one escaped; it is kept as {found.escaped}"
-            sys.stdout.write(f"{found.name}: {found.inputs:,} inputs in {found.seconds} s, seed {found.seed}, {what}\n")
+            row = f"{found.name}: {found.inputs:,} inputs in {found.seconds} s, seed {found.seed}, none escaped\n"
+            sys.stdout.write(row)
             sys.stdout.flush()
-    return 1 if escaped else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
