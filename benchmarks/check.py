@@ -24,9 +24,7 @@ from typing import NamedTuple
 
 import core
 
-from evaluator.core.evaluate import Evaluator
 from evaluator.core.event import SeriesTable
-from evaluator.wire import partial as partial_wire
 from evaluator.wire.decode import SourceDecoder
 from evaluator.wire.records import Record, Records
 
@@ -53,16 +51,7 @@ def evaluate() -> Callable[[], object]:
     """Partials in, verdicts out."""
     config = core.rules()
     partials = core.stored(config, core.stream(50, minutes=20, count=EVENTS))
-
-    def work() -> None:
-        for values in partials:
-            evaluator = Evaluator(config.rules)
-            for value in values:
-                evaluator.merge(partial_wire.decode(value))
-                evaluator.decide()
-            evaluator.changes()
-
-    return work
+    return lambda: core.evaluated(config, partials)
 
 
 class Station(NamedTuple):

@@ -201,24 +201,25 @@ def merged_bins(partials: list[list[bytes]]) -> None:
                         bins[index] = bins.get(index, 0) + count
 
 
+def evaluated(config: Config, partials: list[list[bytes]]) -> int:
+    """Every partial merged and what it ripened decided; returns how many windows that were."""
+    windows = 0
+    for values in partials:
+        evaluator = Evaluator(config.rules)
+        for value in values:
+            evaluator.merge(partial_wire.decode(value))
+            windows += len(evaluator.decide().verdicts)
+        evaluator.changes()
+    return windows
+
+
 def evaluate_rows() -> Iterator[Row]:
     """Partials in, verdicts out; and a week of silence."""
     config = rules()
     for series in (50, 1_000, 10_000):
         partials = stored(config, stream(series))
-        windows = 0
-
-        def evaluate(partials: list[list[bytes]] = partials) -> None:
-            nonlocal windows
-            windows = 0
-            for values in partials:
-                evaluator = Evaluator(config.rules)
-                for value in values:
-                    evaluator.merge(partial_wire.decode(value))
-                    windows += len(evaluator.decide().verdicts)
-                evaluator.changes()
-
-        evaluate()
+        windows = evaluated(config, partials)
+        evaluate = partial(evaluated, config, partials)
         floor = partial(cpu_seconds, partial(merged_bins, partials))
         yield row("evaluate", f"{series:,} series", "windows", windows, partial(cpu_seconds, evaluate),
                   ("decoding, and the sketches added up", floor))  # fmt: skip
