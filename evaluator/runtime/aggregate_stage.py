@@ -18,6 +18,7 @@ from evaluator.core.event import MINUTE, SECOND, EpochUs
 from evaluator.core.partial import FutureRejection, IdleAdvance
 from evaluator.core.watermark import BEGINNING
 from evaluator.errors import StateRefused
+from evaluator.runtime.last_net import LastNet
 from evaluator.runtime.log.port import Outgoing, Partition
 from evaluator.runtime.stage import COMMIT_EARLY, Outbox, check_revision, has_passed, phase_of
 from evaluator.wire import partial as partial_wire
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
     from evaluator.core.partial import ClockDecision, Partial
     from evaluator.core.rule import Source
     from evaluator.core.watermark import PartitionTime
+    from evaluator.runtime.last_net import Decoder
     from evaluator.runtime.log.port import Fetched
     from evaluator.runtime.topics import Topics
     from evaluator.wire.codecs import Codecs
     from evaluator.wire.config.load import Config
+    from evaluator.wire.config.model import SourceConfig
     from evaluator.wire.decode import Decoded, Rejection
     from evaluator.wire.records import Record
 
@@ -89,6 +92,7 @@ class AggregateStage:
         self, config: Config, source: str, partition: int, partitions: int, shards: int, topics: Topics,
         timing: Timing, tallies: Counter[tuple[str, ...]], decisions: Sequence[ClockDecision] = (),
         codecs: Codecs = CODECS, original: Callable[[], int] | None = None,
+        decoder: Callable[[SourceConfig], Decoder] = SourceDecoder,
     ) -> None:  # fmt: skip
         self.tallies = tallies
         self.lag = 0
@@ -99,7 +103,7 @@ class AggregateStage:
         self._rules, self._topics, self._shards, self._timing = config.rules, topics, shards, timing
         self._codecs, self._original_count = codecs, original
         self._original = 0
-        self._decoder = SourceDecoder(config.sources[source])
+        self._decoder = LastNet(decoder(config.sources[source]), source, self.input, tallies)
         ours = [rule for rule in config.rules.rules.values() if self._is_ours(rule.surface)]
         # Deploys have no grid; their shards are told often enough that nobody notices.
         self._steps = sorted({MINUTE if rule.deploys is not None else rule.every for rule in ours})

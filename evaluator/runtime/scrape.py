@@ -179,6 +179,9 @@ class _Tallied(NamedTuple):
 _TALLIED = (
     _Tallied("records", "evaluator_records", ("source", "result"), "Records and events read, by what became of them."),
     _Tallied("rejected", "evaluator_rejected", ("source", "reason"), "Records and events sent to the dead letters."),
+    _Tallied(
+        "decoder_bugs", "evaluator_decoder_bugs", ("source",), "Bugs of ours in decoders, stopped by the last net."
+    ),
     _Tallied("late", "evaluator_late_events", ("surface",), "Events that came after their window was decided."),
     _Tallied("unmatched", "evaluator_unmatched_events", ("source",), "Events that belong to no surface."),
     _Tallied("overflow_series", "evaluator_overflow_series", ("surface",), "Group values past max_series."),
@@ -190,6 +193,8 @@ _TALLIED = (
     _Tallied("restores", "evaluator_restores", (), "Partitions taken over."),
     _Tallied("fenced", "evaluator_fenced", (), "Producers that another process fenced."),
 )
+
+_OF_SOURCES = [row.tally for row in _TALLIED if row.labels == ("source",)]
 
 
 def _counters(snapshot: Snapshot) -> Iterator[Family]:
@@ -206,7 +211,7 @@ def _beginnings(rules: RuleSet) -> Iterator[tuple[str, ...]]:
     for source in rules.sources:
         yield from (("records", source, result) for result in ("ok", "skipped", "rejected"))
         yield from (("rejected", source, reason.value) for reason in Reason)
-        yield from ((name, source) for name in ("unmatched", "duplicates", "bad_latency", "oversized_groups"))
+        yield from ((name, source) for name in _OF_SOURCES)
     for surface in rules.surfaces:
         yield from (("late", surface), ("overflow_series", surface))
     yield from (("alerts", status) for status in ("firing", "resolved"))

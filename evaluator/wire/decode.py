@@ -28,6 +28,7 @@ from evaluator.core.event import (
     Int64s,
     Picked,
     RunColumns,
+    SeriesTable,
     listed,
 )
 from evaluator.errors import SchemasMissing
@@ -35,7 +36,7 @@ from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
 from evaluator.wire.column import Column, Kinds
 from evaluator.wire.config.model import LatencySpan
-from evaluator.wire.dedup import Dedup
+from evaluator.wire.dedup import Dedup, Ids
 from evaluator.wire.field import RECORD_TIMESTAMP, record_column
 from evaluator.wire.guard import late_for_clock, late_for_record
 from evaluator.wire.memo import Memo
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from evaluator.core.event import EpochUs, Int8s, SeriesTable
+    from evaluator.core.event import EpochUs, Int8s
     from evaluator.wire.config.matcher import Matcher
     from evaluator.wire.config.model import SourceConfig
 
@@ -91,6 +92,8 @@ class _Outcome:
     """Each of them: they are recorded."""
     skipped: int = 0
     duplicates: int = 0
+    ids: Ids = field(default_factory=dict)
+    """What deduplication has to know of them."""
 
     def rejections(self) -> list[Rejection]:
         """All of them, in log order."""
@@ -185,18 +188,27 @@ class SourceDecoder:
     ) -> Decoded:
         """Decode `records`, whose offsets ascend, and number their series in `table`; as many as a turn may take.
 
+        All or nothing: whatever it raises, nothing was learned or numbered, and fewer of the records may be tried.
         `now` is our clock, None where no clock may decide (it is plus infinity then). `recorded`, best a set, holds
         (offset, index) of the events that a clock rejected in an earlier run: they are rejected again.
         """
         outcome = _Outcome()
-        events, records = self._admitted(Records.of(records), now, recorded, outcome)
+        events, records = self._all(Records.of(records), outcome)
+        events = self._filtered(events, outcome)
+        events = self._valued(events, records, outcome)
+        events = self._guarded(events, records, now, recorded, outcome)
+        events = self._deduplicated(events, records, outcome)
         latency = self._latencies(events)
         bad = latency == column.BAD
+        trace_ids, held = self._trace_ids(events, records)
+        failed = self._outcomes(events)
+        runs = self._runs(events, failed)
         fields = self._classifier.fields
         kinds = self._kinds(events, fields)
-        trace_ids, held = self._trace_ids(events, records)
+        # Last: what can fail is behind us.
         classes = self._classifier.classify(self._values(events, fields), len(events), table, kinds)
-        failed = self._outcomes(events)
+        if self._dedup is not None:
+            self._dedup.learn(outcome.ids)
         batch = EventBatch(
             offset=records.offsets[events.position],
             time=events.time,
@@ -206,7 +218,7 @@ class SourceDecoder:
             trace_ids=trace_ids,
             weight=events.weight,
             held=held,
-            runs=self._runs(events, failed),
+            runs=runs,
         )
         return Decoded(
             len(records),
@@ -222,22 +234,10 @@ class SourceDecoder:
     def prime(self, records: Sequence[Record], recorded: Collection[tuple[int, int]] = ()) -> int:
         """Learn the ids of the `dedup` offsets before those that are decoded next. Counts nothing.
 
-        Returns of how many of the records, as `decode` does.
+        Returns of how many of the records, as `decode` does: by doing the same, so that both fail at the same records.
         """
-        if self._dedup is None:
-            return len(records)
-        _, read = self._admitted(Records.of(records), None, recorded, _Outcome())
-        return len(read)
-
-    def _admitted(
-        self, records: Records, now: EpochUs | None, recorded: Collection[tuple[int, int]], outcome: _Outcome
-    ) -> tuple[_Events, Records]:
-        """What is accepted, and the records that were read."""
-        events, records = self._all(records, outcome)
-        events = self._filtered(events, outcome)
-        events = self._valued(events, records, outcome)
-        events = self._guarded(events, records, now, recorded, outcome)
-        return self._deduplicated(events, records, outcome), records
+        nowhere = SeriesTable(dict.fromkeys((surface.name for surface in self._source.surfaces), 0))
+        return self.decode(records, nowhere, None, recorded).records
 
     def _all(self, records: Records, outcome: _Outcome) -> tuple[_Events, Records]:
         live, positions = self._readable(records)
@@ -359,8 +359,8 @@ class SourceDecoder:
         if dedup is None:
             return events
         offsets = records.offsets[events.position].tolist()
-        ids = self._texts(events, self._fields.id)
-        fresh = np.array([dedup.fresh(offset, each) for offset, each in zip(offsets, ids, strict=True)], dtype=np.bool_)
+        judged, outcome.ids = dedup.judged(offsets, self._texts(events, self._fields.id))
+        fresh = np.array(judged, dtype=np.bool_)
         outcome.duplicates += len(fresh) - int(fresh.sum())
         return events.only(fresh)
 

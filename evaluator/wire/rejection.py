@@ -23,6 +23,8 @@ class Reason(StrEnum):
     FUTURE = "future"
     TOO_LARGE = "too_large"
     UNSUPPORTED = "unsupported"
+    DECODER_BUG = "decoder_bug"
+    """The fault is ours: decoders never say so, only what runs them does (`evaluator/runtime/last_net.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Service]:
-        """With its topics made; every process that is left is killed at the end."""
+        """With its topics made; every process that is left is killed at the end. No decoder had a bug."""
         self.log = KafkaLog(KafkaSettings(bootstrap_servers=self.bootstrap))
         await self.log.start()
         try:
@@ -155,6 +155,8 @@ class Service:
                     process.signal(signal.SIGKILL)
                     process.popen.wait()
             await self.log.close()
+            bugs = [line for each in self._processes for line in each.output().splitlines() if "decoder.bug" in line]
+            assert not bugs, bugs[0]
 
     def start(self, failpoint: dict[str, Any] | None = None, **settings: Any) -> Process:
         """Start a process."""

@@ -57,6 +57,7 @@ class Oracle(NamedTuple):
         await service.worker.start()
         await service.worker.drain()
         alerts, state = await outcome(log, shards)
+        assert not any(tally == "decoder_bugs" for tally, *_ in service.tallies)
         late = sum(count for tally, count in service.tallies.items() if tally[0].startswith("late"))
         return Judged(alerts, state, late)
 

@@ -253,7 +253,7 @@ def test_the_names_are_the_contracts() -> None:
         "slo_window_error_ratio", "slo_window_requests", "slo_window_latency_seconds", "slo_objective_ratio",
         "slo_info", "evaluator_build_info", "evaluator_records_total", "evaluator_rejected_total",
         "evaluator_late_events_total", "evaluator_unmatched_events_total", "evaluator_overflow_series_total",
-        "evaluator_duplicate_events_total", "evaluator_bad_latency_total",
+        "evaluator_duplicate_events_total", "evaluator_bad_latency_total", "evaluator_decoder_bugs_total",
         "evaluator_source_watermark_timestamp_seconds", "evaluator_source_lag_records", "evaluator_blind",
         "evaluator_alerts_published_total", "evaluator_commit_delay_seconds", "evaluator_alert_delay_seconds",
         "evaluator_commits_total", "evaluator_commit_duration_seconds", "evaluator_restores_total",
