@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,8 +27,10 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSourc
 
 from evaluator.core.event import DurationUs
 from evaluator.errors import ConfigError
+from evaluator.runtime.intake import MAX_REJECTED
 from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.config.finding import did_you_mean, dotted, shown
+from evaluator.wire.config.ratio import parse_ratio
 from evaluator.wire.config.yaml12 import Document, parse
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ def _duration(written: object) -> DurationUs:
 
 
 Duration = Annotated[DurationUs, BeforeValidator(_duration)]
+Ratio = Annotated[Fraction, BeforeValidator(parse_ratio)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)]
 
 
@@ -107,9 +111,13 @@ class TopicSettings(_Section):
 
 
 class WebSettings(_Section):
-    """Where the page and the metrics are served."""
+    """Where the page and the metrics are served, and what is pointed out there.
+
+    `max_rejected` is a ratio, 0 to 1: a source of whose events more were rejected lately is flagged.
+    """
 
     listen: str = "127.0.0.1:10095"
+    max_rejected: Ratio = MAX_REJECTED
 
     @field_validator("listen")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +33,7 @@ def test_defaults_are_the_contracts() -> None:
         "evaluator", 16, 1_000_000, 5_000_000,
     )  # fmt: skip
     assert (settings.web.address, settings.url) == (("127.0.0.1", 10095), "http://127.0.0.1:10095")
+    assert settings.web.max_rejected == Fraction(1, 100)
     assert (settings.topics.alerts, settings.topics.control) == ("slo.alerts", "slo.control")
     assert (settings.log.level, settings.log.format) == ("info", "json")
 
@@ -139,6 +141,30 @@ def test_a_password_is_read_from_its_file_and_never_shown(tmp_path: Path) -> Non
 def test_addresses(listen: str, address: tuple[str, int], url: str) -> None:
     settings = load(None, {"EVALUATOR_WEB__LISTEN": listen})
     assert (settings.web.address, settings.url) == (address, url)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("0.02", Fraction(2, 100)), ("0.5%", Fraction(5, 1000)), ("0", Fraction(0)), ("100%", Fraction(1))],
+)
+def test_the_share_of_rejects_is_a_ratio_as_in_the_rules(tmp_path: Path, text: str, share: Fraction) -> None:
+    assert load(None, {"EVALUATOR_WEB__MAX_REJECTED": text}).web.max_rejected == share
+    assert load(written(tmp_path, f"web: {{max_rejected: {text}}}\n"), {}).web.max_rejected == share
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2", "2 is more than the whole; a ratio lies between 0% and 100%; write 2%"),
+        ("few", 'expected a ratio such as 0.5% or 0.005, found "few"'),
+        ("-1%", 'expected a ratio such as 0.5% or 0.005, found "-1%"'),
+        ("nan", 'expected a ratio such as 0.5% or 0.005, found "nan"'),
+    ],
+)
+def test_a_share_that_is_none_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    assert refused(environ={"EVALUATOR_WEB__MAX_REJECTED": text}) == [f"EVALUATOR_WEB__MAX_REJECTED: {said}"]
+    file = written(tmp_path, f"web: {{max_rejected: {text}}}\n")
+    assert refused(file) == [f"{file}:1:7: web.max_rejected: {said}"]
 
 
 def test_others_reach_us_under_the_external_url() -> None:
