@@ -62,7 +62,10 @@ def demo(
         except OSError as error:
             message = f"{dump}: cannot be written ({error.strerror})"
             raise UsageError(message) from error
-        wish = Play(Address(*settings.web.address), settings.url, incident, seconds, seed, stream)
+        wish = Play(
+            Address(*settings.web.address), settings.url, incident, seconds, seed, stream,
+            max_rejected=settings.web.max_rejected,
+        )  # fmt: skip
         say, tell = _say(incident=incident), _json if output is Output.JSON else _text
         if kafka is None:
             asyncio.run(play(config, wish, say, tell))

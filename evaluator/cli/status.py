@@ -11,6 +11,7 @@ import typer
 
 from evaluator.cli.healthcheck import get
 from evaluator.cli.words import Output
+from evaluator.core.event import SECOND
 from evaluator.runtime.settings import load
 from evaluator.runtime.web.page import ago
 from evaluator.wire.instant import instant
@@ -43,13 +44,20 @@ def _lines(data: dict[str, Any]) -> list[str]:
     ]
     for source in data["sources"]:
         state = "BLIND" if source["blind"] else "ok"
-        lines.append(f"source   {source['name']:<20} {state:<6} watermark {source['watermark'] or '-'}")
+        watermark = f"watermark {source['watermark'] or '-'}"
+        lines.append(f"source   {source['name']:<20} {state:<6} {watermark}, {_rejected(source['rejects'])}")
     others = sorted({task["owner"] for task in data["tasks"] if task["rules"] not in {data["config"], ""}})
     if others:
         lines.append(f"conflict {', '.join(others)} judge by other rules")
     lines += [_task(task, data["replica"], data["now"]) for task in data["tasks"]]
     lines += [f"{one['phase']:<8} {one['key']}" for one in data["series"] if one["phase"] in {"pending", "firing"}]
     return lines
+
+
+def _rejected(rejects: dict[str, Any]) -> str:
+    """Of what that replica read itself lately."""
+    words = f"rejected {rejects['rejected']} of {rejects['events']} in {ago(rejects['overSeconds'] * SECOND)}"
+    return f"{words}: TOO MANY, most often {rejects['reason']}; see evaluator dlq list" if rejects["flagged"] else words
 
 
 def _task(task: dict[str, Any], this: str, now: str) -> str:

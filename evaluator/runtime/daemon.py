@@ -99,7 +99,7 @@ async def run(wish: Run) -> int:
     topics = Topics.of(settings)
     checks = Wish(settings.shards, create=settings.kafka.create_topics, init=wish.init)
     partitions = await preflight(wish.log, config, topics, checks)
-    view = View(config.rules, clock)
+    view = View(config.rules, clock, settings.web.max_rejected)
     metrics = Metrics(view)
     world = World(
         shards=settings.shards, commit_interval=settings.commit_interval, state_interval=settings.state_interval,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from fractions import Fraction
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import HurriedClock, ScaledClock, SystemClock
 from evaluator.runtime.fleet import Fleet
+from evaluator.runtime.intake import MAX_REJECTED
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Log, Outgoing, Partition, TopicSpec
@@ -48,7 +50,8 @@ REFRESH_S = 2
 class Play(NamedTuple):
     """What to play. `seconds` is real time, None: until stopped. `dump` gets every record as an envelope.
 
-    `kafka` is a log on real brokers, with the names of topics that are this demo's alone.
+    `kafka` is a log on real brokers, with the names of topics that are this demo's alone. `max_rejected` is the
+    page's.
     """
 
     address: Address
@@ -58,6 +61,7 @@ class Play(NamedTuple):
     seed: int = 1
     dump: BinaryIO | None = None
     kafka: tuple[Log, Topics] | None = None
+    max_rejected: Fraction = MAX_REJECTED
 
 
 class Stage(NamedTuple):
@@ -85,7 +89,7 @@ async def play(config: Config, wish: Play, say: Callable[[str], None], tell: Cal
         telling=None,
         pace=Pace(5_000, 6.0 if wish.kafka is None else 0.1),
     )  # fmt: skip
-    view = View(config.rules, clock)
+    view = View(config.rules, clock, wish.max_rejected)
     metrics = Metrics(view)
     service = build(log, config, topics, workers_clock, world, await prepare(log, config, topics, 4), observer=metrics)
     metrics.attach(service.worker, service.tallies)

@@ -46,12 +46,13 @@ class Metrics:
         self.loop_lag_s = 0.0
         self._view, self._revision, self._loaded_at = view, revision, view.now()
         self._counted: list[Mapping[tuple[str, ...], int]] = [self.tallies]
+        self._of_stages: Mapping[tuple[str, ...], int] = {}
         self._worker: Worker | None = None
         self._fleet: Fleet | None = None
 
     def attach(self, worker: Worker, tallies: Mapping[tuple[str, ...], int], fleet: Fleet | None = None) -> None:
         """Show what this worker does, what its stages count in `tallies`, and who else is there."""
-        self._worker, self._fleet = worker, fleet
+        self._worker, self._fleet, self._of_stages = worker, fleet, tallies
         self._counted = [self.tallies, tallies]
 
     @property
@@ -82,16 +83,18 @@ class Metrics:
     # -- looking ----------------------------------------------------------------------------------------
 
     async def watch_loop(self, clock: Clock) -> None:
-        """Look for ever by how much the event loop is late."""
+        """Look for ever by how much the event loop is late, and on the way at what was read since the last look."""
         while True:
             before = clock.monotonic()
             await clock.sleep(LOOP_LOOK_S)
             self.loop_lag_s = max(0.0, clock.monotonic() - before - LOOP_LOOK_S)
+            self._view.count(self._of_stages)
 
     def refresh(self) -> None:
-        """Take over what the worker noted since the last time, and tell the view how far it has read."""
+        """Take over what the worker noted since the last time, and tell the view what it has read, and how far."""
         if self._worker is None:
             return
+        self._view.count(self._of_stages)
         for stage in self._worker.shard_stages():
             # Taken away here: the stage only collects them.
             for delays, histogram in (

@@ -1,8 +1,9 @@
 """What every replica shows: the newest state of each alert and series, and the last transitions.
 
-It is fed with the public records only, read back from the log, so nothing is shown that was not published.
-The one thing that it adds by the clock is BLIND: a window that should have been decided long ago, and was
-not, because we cannot see. That changes no streak and no record (docs/semantics.md, 6).
+It is fed with the public records, read back from the log, so no alert is shown that was not published; and with
+what this process itself has read of the sources, which no record says. The one thing that it adds by the clock is
+BLIND: a window that should have been decided long ago, and was not, because we cannot see. That changes no streak
+and no record (docs/semantics.md, 6).
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import msgspec
 from evaluator.core.alert import fingerprint, key_of, labels_of
 from evaluator.core.blind import overdue
 from evaluator.core.event import EpochUs, SeriesKey
+from evaluator.runtime.intake import MAX_REJECTED, Intake, Rejects
 from evaluator.runtime.status import Alert, RuleStatus, Status, moment, read_alert, read_status
 from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.config.finding import Refused
 from evaluator.wire.record import rule_record
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from fractions import Fraction
+
     from evaluator.core.rule import Rule, RuleSet, Surface
     from evaluator.runtime.clock import Clock
 
@@ -56,12 +61,17 @@ class SeriesView(NamedTuple):
 
 
 class SourceView(NamedTuple):
-    """A source: how far it was read by event time, and how far that is behind the clock (microseconds)."""
+    """A source: how far it was read by event time, and how far that is behind the clock (microseconds).
+
+    `rejects` is of what this process read lately; `is_flagged` says that they are more than is allowed.
+    """
 
     name: str
     watermark: EpochUs | None
     behind: int | None
     is_blind: bool
+    rejects: Rejects = Rejects()
+    is_flagged: bool = False
 
 
 class _Known(NamedTuple):
@@ -78,16 +88,19 @@ class _Known(NamedTuple):
 class View:
     """The state of everything that is configured or was published.
 
-    Memory: one record for each alert and series that the status topic knows, and `TRANSITIONS_KEPT` alerts.
+    `max_rejected` is the share of a source's events, 0 to 1, above which their rejection is flagged. Memory: one record
+    for each alert and series that the status topic knows, `TRANSITIONS_KEPT` alerts, and the counts of an `Intake`.
     """
 
-    def __init__(self, rules: RuleSet, clock: Clock) -> None:
+    def __init__(self, rules: RuleSet, clock: Clock, max_rejected: Fraction = MAX_REJECTED) -> None:
         self.rules = rules
+        self.max_rejected = max_rejected
         self.unreadable = 0
         self.is_read = True
         """Whether what was published before is known: else that a series is unknown says nothing."""
         self._clock = clock
         self._since = clock.now()
+        self._intake = Intake(rules.sources, clock)
         self._known: dict[bytes, _Known] = {}
         self._transitions: list[Alert] = []
         self._ids: set[str] = set()
@@ -125,6 +138,10 @@ class View:
     def observe(self, source: str, watermark: EpochUs) -> None:
         """Note how far a source was read, where a process knows more than the records say yet."""
         self._watermarks[source] = max(watermark, self._watermarks.get(source, watermark))
+
+    def count(self, tallies: Mapping[tuple[str, ...], int]) -> None:
+        """Take in what the stages of this process have tallied since its start."""
+        self._intake.count(tallies)
 
     def _every(self, status: Status) -> int | None:
         rule = self.rules.rules.get(status.alertname)
@@ -168,7 +185,8 @@ class View:
     def _source(self, name: str, now: EpochUs) -> SourceView:
         watermark = self.watermark(name)
         blind = overdue(self.rules.grids_of(name), watermark, self._since, self.rules, now) is not None
-        return SourceView(name, watermark, None if watermark is None else now - watermark, blind)
+        behind, rejects = None if watermark is None else now - watermark, self._intake.rejects(name)
+        return SourceView(name, watermark, behind, blind, rejects, rejects.exceed(self.max_rejected))
 
     def _live(self, known: _Known, now: EpochUs) -> SeriesView:
         """What a record says, unless a window is overdue by the clock."""

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -17,18 +17,20 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from support.rules import DAY, rule, rules
 from support.shown import FixedClock, alert, breach, firing, status, window
 
-from evaluator.core.event import DurationUs
+from evaluator.core.event import MINUTE, DurationUs, EpochUs
 from evaluator.core.rule import Slo, Surface
 from evaluator.runtime.exposition import encode, gauge
 from evaluator.runtime.histogram import Histogram
+from evaluator.runtime.intake import Rejects
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Outgoing, TopicSpec
 from evaluator.runtime.metrics import Metrics, exposition
 from evaluator.runtime.service import World, build, prepare
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.view import View
-from evaluator.runtime.worker import Pace
+from evaluator.runtime.worker import Pace, Worker
 from evaluator.wire.config.load import load_rules
+from evaluator.wire.rejection import Reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,7 +199,9 @@ def test_a_histogram_counts_up_to_and_including_its_bounds() -> None:
     assert (histogram.cumulative(), histogram.sum) == ([(0.1, 2), (1.0, 4), (inf, 5)], 8.6)
 
 
-async def test_the_loop_is_looked_at_by_the_given_clock() -> None:
+async def look_once(metrics: Metrics) -> None:
+    """Let the event loop be looked at one time, a quarter of a second late."""
+
     class Late(FixedClock):
         looks = 0
 
@@ -207,9 +211,13 @@ async def test_the_loop_is_looked_at_by_the_given_clock() -> None:
                 raise TimeoutError
             await super().sleep(seconds + 0.25)
 
-    metrics = metrics_of()
     with pytest.raises(TimeoutError):
         await metrics.watch_loop(Late())
+
+
+async def test_the_loop_is_looked_at_by_the_given_clock() -> None:
+    metrics = metrics_of()
+    await look_once(metrics)
     assert metrics.loop_lag_s == pytest.approx(0.25, abs=1e-6)
 
 
@@ -274,7 +282,17 @@ def test_promtool_has_nothing_to_say() -> None:
     assert (said.returncode, said.stdout + said.stderr) == (0, b"")
 
 
-async def test_a_worker_shows_its_tasks_lag_and_watermark_and_gives_up_its_alert_delays(tmp_path: Path) -> None:
+class Working(NamedTuple):
+    """A worker on an in-memory log, and who looks at it."""
+
+    log: MemoryLog
+    clock: FixedClock
+    worker: Worker
+    view: View
+    metrics: Metrics
+
+
+async def working(tmp_path: Path) -> Working:
     file = tmp_path / "rules.yaml"
     file.write_text(
         "version: 1\n"
@@ -285,16 +303,22 @@ async def test_a_worker_shows_its_tasks_lag_and_watermark_and_gives_up_its_alert
     config, clock, topics = load_rules([file]), FixedClock(), Topics("app")
     log = MemoryLog(clock=clock)
     await log.create([TopicSpec("t", 1)])
-    metrics = Metrics(View(config.rules, clock))
+    view = View(config.rules, clock)
+    metrics = Metrics(view)
     service = build(
         log, config, topics, clock, World(shards=1, pace=Pace(poll_s=0)), await prepare(log, config, topics, 1),
         observer=metrics,
     )  # fmt: skip
     metrics.attach(service.worker, service.tallies)
     await service.worker.start()
+    return Working(log, clock, service.worker, view, metrics)
+
+
+async def test_a_worker_shows_its_tasks_lag_and_watermark_and_gives_up_its_alert_delays(tmp_path: Path) -> None:
+    log, _, worker, _, metrics = await working(tmp_path)
     events = [b'{"t":"2026-01-28T11:50:00Z","f":true}', b'{"t":"2026-01-28T11:59:30Z","f":false}']
     await log.append([Outgoing("t", None, event, 0) for event in events])
-    await service.worker.drain()
+    await worker.drain()
     assert 'evaluator_tasks{stage="evaluate",state="running"} 1.0' in lines(metrics, "evaluator_tasks")
     assert lines(metrics, "evaluator_source_lag_records") == [
         'evaluator_source_lag_records{partition="0",source="events"} 0.0'
@@ -302,4 +326,21 @@ async def test_a_worker_shows_its_tasks_lag_and_watermark_and_gives_up_its_alert
     assert lines(metrics, "evaluator_source_watermark_timestamp_seconds")[0].endswith(" 1.76960154e+09")
     assert lines(metrics, "evaluator_alerts_published_total")[0].endswith('{status="firing"} 1.0')
     assert lines(metrics, "evaluator_alert_delay_seconds_count")[0].endswith(" 1.0")
-    assert [list(stage.alert_delays) for stage in service.worker.shard_stages()] == [[]]
+    assert [list(stage.alert_delays) for stage in worker.shard_stages()] == [[]]
+
+
+async def test_what_a_worker_rejects_is_seen_by_the_view_whether_or_not_somebody_asks(tmp_path: Path) -> None:
+    log, clock, worker, view, metrics = await working(tmp_path)
+    good, bad = b'{"t":"2026-01-28T11:59:30Z","f":false}', (b'{"f":true}', b"{", b"[", b'{"t":"2026-01-28T11:59:31Z"')
+    await log.append([Outgoing("t", None, event, 0) for event in (*[good] * 6, *bad)])
+    await worker.drain()
+    assert [source.rejects for source in view.sources()] == [Rejects()]
+    await look_once(metrics)
+    assert [(source.rejects, source.is_flagged) for source in view.sources()] == [
+        (Rejects(4, 10, Reason.NOT_JSON), True)
+    ]
+    clock.at = EpochUs(clock.at + 10 * MINUTE)
+    await log.append([Outgoing("t", None, good, 0)])
+    await worker.drain()
+    metrics.refresh()
+    assert [(source.rejects, source.is_flagged) for source in view.sources()] == [(Rejects(0, 1), False)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import orjson
 import pytest
 from support.rules import rule, rules
@@ -9,8 +11,10 @@ from support.shown import NOON, FixedClock, alert, breach, firing, minutes_befor
 
 from evaluator.core.event import MINUTE, DurationUs, EpochUs
 from evaluator.core.rule import Deploys
+from evaluator.runtime.intake import Rejects
 from evaluator.runtime.status import group_of
 from evaluator.runtime.view import TRANSITIONS_KEPT, Data, View
+from evaluator.wire.rejection import Reason
 
 
 def view_of(*records: tuple[bytes, bytes | None], clock: FixedClock | None = None) -> View:
@@ -164,6 +168,53 @@ def test_a_watermark_never_goes_back() -> None:
     view.observe("events", NOON)
     view.observe("events", EpochUs(NOON - MINUTE))
     assert view.watermark("events") == NOON
+
+
+# -- rejects --------------------------------------------------------------------------------------------------
+
+
+def tallies(ok: int, rejected: int, skipped: int = 0) -> dict[tuple[str, ...], int]:
+    return {
+        ("records", "events", "ok"): ok, ("records", "events", "rejected"): rejected,
+        ("records", "events", "skipped"): skipped, ("rejected", "events", "future"): rejected,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("read", "limit", "is_flagged"),
+    [
+        pytest.param(tallies(99, 1), Fraction(1, 100), False, id="at_the_limit"),
+        pytest.param(tallies(98, 2), Fraction(1, 100), True, id="above_it"),
+        pytest.param(tallies(98, 2), Fraction(5, 100), False, id="a_larger_limit"),
+        pytest.param(tallies(1, 1, skipped=1_000), Fraction(1, 100), True, id="skipped_records_hide_nothing"),
+        pytest.param(tallies(0, 1), Fraction(1), True, id="everything"),
+        pytest.param(tallies(0, 0, skipped=9), Fraction(0), False, id="nothing_to_judge"),
+    ],
+)
+def test_a_source_is_flagged_when_more_than_the_limit_is_rejected(
+    read: dict[tuple[str, ...], int],
+    limit: Fraction,
+    is_flagged: bool,  # noqa: FBT001  # a parameter of the test
+) -> None:
+    view = View(rules(rule()), FixedClock(), limit)
+    view.count(read)
+    assert [source.is_flagged for source in view.sources()] == [is_flagged]
+
+
+def test_a_flag_goes_once_what_was_rejected_is_ten_minutes_old() -> None:
+    clock = FixedClock()
+    view = view_of(clock=clock)
+    view.count(tallies(50, 50))
+    assert [source.rejects for source in view.sources()] == [Rejects(50, 100, Reason.FUTURE)]
+    clock.at = EpochUs(NOON + 5 * MINUTE)
+    view.count(tallies(150, 50))
+    assert [(source.rejects.events, source.is_flagged) for source in view.sources()] == [(200, True)]
+    clock.at = EpochUs(NOON + 10 * MINUTE)
+    assert [(source.rejects.events, source.is_flagged) for source in view.sources()] == [(100, False)]
+
+
+def test_a_source_of_which_nothing_was_read_is_not_flagged() -> None:
+    assert [(source.rejects, source.is_flagged) for source in view_of().sources()] == [(Rejects(), False)]
 
 
 # -- transitions ----------------------------------------------------------------------------------------------

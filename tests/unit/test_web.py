@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from dataclasses import replace
+from fractions import Fraction
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,9 +14,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from support.rules import absence, rule, rules
 from support.shown import NOON, FixedClock, alert, breach, firing, minutes_before_noon, status, window
 
+from evaluator.cli.status import status as status_command
+from evaluator.cli.words import Output
 from evaluator.core.alert import fingerprint
 from evaluator.core.event import MINUTE, SECOND, EpochUs
 from evaluator.runtime.fleet import Work
+from evaluator.runtime.intake import MAX_REJECTED
 from evaluator.runtime.log.port import Partition
 from evaluator.runtime.metrics import Metrics
 from evaluator.runtime.task import TaskState
@@ -90,8 +96,11 @@ async def visit() -> AsyncIterator[Visit]:
         is_well: bool = True,
         shared: Shared | None = None,
         judged: RuleSet | None = None,
+        read: dict[tuple[str, ...], int] | None = None,
+        max_rejected: Fraction = MAX_REJECTED,
     ) -> Client:
-        view = View(judged or rules(rule(), group_by=("zone",)), FixedClock())
+        view = View(judged or rules(rule(), group_by=("zone",)), FixedClock(), max_rejected)
+        view.count(read or {})
         for key, value in records:
             view.apply(key, value)
         for value in alerts:
@@ -130,7 +139,7 @@ class Words(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.text += " " if tag in {"td", "span"} else ""
+        self.text += " " if tag in {"td", "th", "span"} else ""
         self.handlers += [name for name, _ in attrs if name.startswith("on") or name == "style"]
         self.links += [value or "" for name, value in attrs if name in {"href", "src", "action"}]
 
@@ -217,7 +226,7 @@ async def test_the_page_needs_no_script_and_looks_again_by_itself(visit: Visit) 
 
 async def test_an_empty_page_says_what_to_do(visit: Visit) -> None:
     text = words(await text_of(await visit(), "/"))
-    assert "Waiting for the first event 1 alert is configured and nothing was read yet. Send events to t" in text
+    assert "Waiting for the first event 1 alert is configured and no event was judged yet. Send events to t" in text
     assert "no events yet" in text
 
 
@@ -258,7 +267,68 @@ async def test_of_very_many_partitions_the_page_shows_some_and_says_so(visit: Vi
     assert "9747 more are there; evaluator status shows all." in words(html)
 
 
+def tallies(ok: int, skipped: int = 0, **reasons: int) -> dict[tuple[str, ...], int]:
+    """What the stages counted of the source `events`."""
+    return {
+        ("records", "events", "ok"): ok, ("records", "events", "skipped"): skipped,
+        ("records", "events", "rejected"): sum(reasons.values()),
+        **{("rejected", "events", reason): count for reason, count in reasons.items()},
+    }  # fmt: skip
+
+
+async def test_a_source_of_which_too_much_is_rejected_is_flagged_in_words_with_what_to_do(visit: Visit) -> None:
+    html = await text_of(await visit(firing(), read=tallies(3_288, not_json=12, future=100)), "/")
+    assert (
+        "events: more than 1% rejected. 112 of 3,400 (3.29%) that this replica read in the last 10 min, most often as "
+        "future. No alert sees these events; evaluator dlq list --source-topic t shows them."
+    ) in words(html)
+    assert (
+        "events t 112 of 3,400 (3.29%) ! more than 1% rejected most often future; see evaluator dlq list 30 s behind"
+    ) in words(html)
+    assert (html.count('class="notice rejects"'), html.count('class="badge rejects"')) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        pytest.param({}, "no events to judge", id="nothing_read"),
+        pytest.param(tallies(0, skipped=7), "no events to judge", id="skipped_only"),
+        pytest.param(tallies(3_400), "none of 3,400", id="nothing_rejected"),
+        pytest.param(tallies(3_388, future=12), "12 of 3,400 (0.35%)", id="fewer_than_the_limit"),
+        pytest.param(tallies(999_999, future=1), "1 of 1,000,000 (below 0.01%)", id="too_few_for_two_decimals"),
+    ],
+)
+async def test_a_source_of_which_little_is_rejected_says_how_much_and_is_not_flagged(
+    visit: Visit, read: dict[tuple[str, ...], int], said: str
+) -> None:
+    html = await text_of(await visit(firing(), read=read), "/")
+    assert f"source rejected here, last 10 min watermark events t {said} 30 s behind" in words(html)
+    assert "rejects" not in html
+    assert "Others may read other partitions" in html
+
+
+async def test_a_source_of_which_everything_is_rejected_is_flagged_by_any_limit(visit: Visit) -> None:
+    client = await visit(read=tallies(0, wrong_shape=1), max_rejected=Fraction(1))
+    text = words(await text_of(client, "/"))
+    assert "events: everything rejected. 1 of 1 (100%) that this replica read in the last 10 min, most often as" in text
+    assert "Waiting for the first event 1 alert is configured and no event was judged yet." in text
+
+
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
+
+
+async def test_a_limit_is_shown_as_it_was_set(visit: Visit) -> None:
+    client = await visit(read=tallies(9_999, future=1), max_rejected=Fraction(5, 100_000))
+    assert "events: more than 0.005% rejected. 1 of 10,000 (0.01%)" in words(await text_of(client, "/"))
+
+
+async def test_names_of_sources_and_topics_are_never_markup(visit: Visit) -> None:
+    evil = rules(rule())
+    judged = replace(evil, sources={EVIL: replace(evil.sources["events"], name=EVIL, topic=EVIL)})
+    read = {("records", EVIL, "rejected"): 1, ("rejected", EVIL, "future"): 1}
+    seen = Words(await text_of(await visit(judged=judged, read=read), "/"))
+    assert not {"script", "img"} & set(seen.tags)
+    assert (seen.handlers, seen.text.count(EVIL)) == ([""], 5)
 
 
 async def test_text_of_payloads_is_never_markup(visit: Visit) -> None:
@@ -368,8 +438,34 @@ async def test_the_status_has_every_series_and_source(visit: Visit) -> None:
     ]
     assert data["series"][0]["startsAt"] == "2026-01-28T11:55:00Z"
     assert data["sources"] == [
-        {"name": "events", "watermark": "2026-01-28T11:59:30Z", "behindSeconds": 30.0, "blind": False}
+        {
+            "name": "events", "watermark": "2026-01-28T11:59:30Z", "behindSeconds": 30.0, "blind": False,
+            "rejects": {"overSeconds": 600, "rejected": 0, "events": 0, "ratio": None, "maxRatio": 0.01,
+                        "reason": None, "flagged": False},
+        }
+    ]  # fmt: skip
+
+
+async def test_the_status_says_how_much_of_a_source_was_rejected(visit: Visit) -> None:
+    (source,) = (await json_of(await visit(read=tallies(96, bad_value=3, future=1)), "/api/v1/status"))["data"][
+        "sources"
     ]
+    assert source["rejects"] == {
+        "overSeconds": 600, "rejected": 4, "events": 100, "ratio": 0.04, "maxRatio": 0.01, "reason": "bad_value",
+        "flagged": True,
+    }  # fmt: skip
+
+
+async def test_the_command_says_which_sources_are_flagged(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
+    async def said(read: dict[tuple[str, ...], int]) -> str:
+        client = await visit(firing(), read=read)
+        assert await asyncio.to_thread(status_command, url=str(client.make_url("")), output=Output.TEXT) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("source"))
+
+    assert (await said(tallies(96, bad_value=4))).endswith(
+        "11:59:30Z, rejected 4 of 100 in 10 min: TOO MANY, most often bad_value; see evaluator dlq list"
+    )
+    assert (await said(tallies(999, bad_value=1))).endswith("11:59:30Z, rejected 1 of 1000 in 10 min")
 
 
 async def test_the_status_says_who_works_on_what_and_what_only_the_owner_knows_is_null(visit: Visit) -> None:

@@ -17,6 +17,8 @@ import orjson
 from aiohttp import web
 
 from evaluator import __version__
+from evaluator.core.event import SECOND
+from evaluator.runtime.intake import OVER_S
 from evaluator.runtime.metrics import exposition
 from evaluator.runtime.web import page
 from evaluator.runtime.web.work import SHOWN, api, lines, replicas
@@ -24,6 +26,7 @@ from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from fractions import Fraction
 
     from evaluator.runtime.fleet import Work
     from evaluator.runtime.metrics import Metrics
@@ -155,8 +158,8 @@ class _Site:
         return self._templates.get_template("index.html").render(
             now=page.stamp(now), counts=page.counts(series), total=len(series), found=len(found), shown=len(rows),
             sections=page.sections(rows), events=[page.event(alert, now) for alert in alerts], query=query,
-            sources=[(s, "" if s.watermark is None else page.ago(now - s.watermark)) for s in sources],
-            topics={s.name: self._view.rules.sources[s.name].topic for s in sources}, paused=paused,
+            sources=[page.source_line(s, self._view.rules, self._view.max_rejected, now) for s in sources],
+            over=page.ago(OVER_S * SECOND), paused=paused,
             refresh_s=0 if paused else self._refresh_s, unreadable=self._view.unreadable, **shared,
         )  # fmt: skip
 
@@ -229,7 +232,7 @@ class _Site:
             "version": __version__,
             "config": self._view.rules.hash,
             "unreadable": self._view.unreadable,
-            "sources": [_source(source) for source in self._view.sources()],
+            "sources": [_source(source, self._view.max_rejected) for source in self._view.sources()],
             "replica": self._shares.name,
             "restores": dict(zip(("count", "seconds"), self._metrics.restores, strict=True)),
             "tasks": [api(one) for one in self._shares.work()],
@@ -257,12 +260,22 @@ def _status_body(head: Mapping[str, Any], found: Sequence[SeriesView]) -> bytes:
     return orjson.dumps({"status": "success", "data": {**head, "series": series}})
 
 
-def _source(source: SourceView) -> dict[str, Any]:
+def _source(source: SourceView, limit: Fraction) -> dict[str, Any]:
+    rejects = source.rejects
     return {
         "name": source.name,
         "watermark": None if source.watermark is None else rfc3339(source.watermark),
         "behindSeconds": None if source.behind is None else source.behind / 1e6,
         "blind": source.is_blind,
+        "rejects": {
+            "overSeconds": OVER_S,
+            "rejected": rejects.rejected,
+            "events": rejects.events,
+            "ratio": None if rejects.ratio is None else float(rejects.ratio),
+            "maxRatio": float(limit),
+            "reason": rejects.reason,
+            "flagged": source.is_flagged,
+        },
     }
 
 

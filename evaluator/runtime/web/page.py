@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from evaluator.core.condition import LATENCIES, RATIOS, Kind
 from evaluator.core.event import EpochUs
 from evaluator.runtime.status import Alert, WindowStatus, moment
-from evaluator.runtime.view import Data, SeriesView
-from evaluator.wire.text import percent, rfc3339, span
+from evaluator.runtime.view import Data, SeriesView, SourceView
+from evaluator.wire.text import decimal, percent, rfc3339, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from evaluator.core.condition import Condition
     from evaluator.core.rule import RuleSet
+    from evaluator.runtime.intake import Rejects
     from evaluator.runtime.status import Status
 
 ROWS_SHOWN = 500
@@ -98,6 +99,18 @@ class Event(NamedTuple):
     title: str
     summary: str
     traces: tuple[str, ...]
+
+
+class SourceLine(NamedTuple):
+    """A source, in words. `behind` is empty before there is a watermark; `flag` is, where rejects are few enough."""
+
+    name: str
+    topic: str
+    is_blind: bool
+    behind: str
+    rejected: str
+    flag: str
+    reason: str
 
 
 TICK = 66.7
@@ -200,7 +213,36 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
     return [section for section in grouped if section[2]]
 
 
+def source_line(source: SourceView, rules: RuleSet, limit: Fraction, now: EpochUs) -> SourceLine:
+    """The line of one source; `limit` is the share of rejects above which it is flagged."""
+    rejects = source.rejects
+    return SourceLine(
+        name=source.name, topic=rules.sources[source.name].topic, is_blind=source.is_blind,
+        behind="" if source.watermark is None else ago(now - source.watermark), rejected=_rejected(rejects),
+        flag=_flag(rejects, limit) if source.is_flagged else "", reason=rejects.reason or "",
+    )  # fmt: skip
+
+
 # -- words --------------------------------------------------------------------------------------------------
+
+
+_LEAST_SHOWN = Fraction(1, 10_000)
+"""What two decimals of a percentage can say."""
+
+
+def _rejected(rejects: Rejects) -> str:
+    """Both numbers and their ratio: 5% of twenty is one event, of a million it is an outage."""
+    if rejects.ratio is None:
+        return "no events to judge"
+    if not rejects.rejected:
+        return f"none of {rejects.events:,}"
+    share = f"below {percent(_LEAST_SHOWN)}" if rejects.ratio < _LEAST_SHOWN else percent(rejects.ratio)
+    return f"{rejects.rejected:,} of {rejects.events:,} ({share})"
+
+
+def _flag(rejects: Rejects, limit: Fraction) -> str:
+    # A limit is shown as it was set: rounded to two decimals, a small one would read as none.
+    return "everything rejected" if rejects.is_everything else f"more than {decimal(limit * 100)}% rejected"
 
 
 def _headline(status: Status, now: EpochUs) -> str:
