@@ -70,7 +70,8 @@ class _Way:
     """A source of the format: its reader, and the decoder around it."""
 
     def __init__(self, name: str, configured: Mapping[str, Any]) -> None:
-        source = source_of({**bare(name), **configured}, GROUPS)
+        # What is remembered of other records would decide what becomes of one.
+        source = source_of({**bare(name), "dedup": 0, **configured}, GROUPS)
         self._read = formats.get(name).reader(source, (*GROUPS, "span.end", "time", "ce.source+id"))
         self._decoder, self._limits = SourceDecoder(source), {each.name: each.max_series for each in source.surfaces}
 

@@ -49,6 +49,7 @@ def test_the_defaults_of_a_format_are_those_of_a_source_that_says_nothing(name: 
     source = source_of(bare(name))
     assert (source.fields, source.where) == (format_.defaults.fields, format_.only or format_.defaults.where)
     assert source.out_of_orderness == format_.defaults.out_of_orderness
+    assert source.dedup == format_.defaults.dedup
     assert source.batch == (format_.batch or "one")
 
 
@@ -104,6 +105,12 @@ def test_the_core_waits_as_long_as_the_decoder_says() -> None:
     for written in ({}, {"out_of_orderness": "2m"}):
         config = config_of({"format": "json", **written})
         assert config.rules.sources["events"].out_of_orderness == config.sources["events"].out_of_orderness
+
+
+@pytest.mark.parametrize(("written", "dedup"), [({}, 500), ({"dedup": 0}, 0), ({"dedup": 7}, 7)])
+def test_the_core_remembers_as_many_offsets_as_the_decoder(written: dict[str, int], dedup: int) -> None:
+    config = config_of({"format": "vercel", **written})
+    assert config.rules.sources["events"].dedup == config.sources["events"].dedup == dedup
 
 
 def test_a_count_of_sampled_events_is_what_it_says() -> None:

@@ -1,4 +1,4 @@
-"""Vercel's log drain: of the lines of a request the one with `proxy` counts, and -1 means two things."""
+"""Vercel's log drain: of the lines of a request the first one with `proxy` counts, and -1 means two things."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def test_a_request_is_an_event_without_a_duration(value: object) -> None:
 
 
 def test_ndjson_and_arrays_hold_many() -> None:
-    lines = "\n".join(map(json.dumps, [line(), line(statusCode=500), line()]))
-    failed = replace(EVENT, outcome="failed")
-    assert events(SOURCE, lines, [line(), line()]) == [EVENT, failed, EVENT, EVENT, EVENT]
+    a, b, c, d, e = (line(requestId=each, statusCode=500 if each == "b" else 200) for each in "abcde")
+    good = [replace(EVENT, trace_id=each) for each in "acde"]
+    failed = Event(outcome="failed", trace_id="b")
+    assert events(SOURCE, "\n".join(map(json.dumps, [a, b, c])), [d, e]) == [good[0], failed, *good[1:]]
 
 
 def test_of_the_lines_of_a_request_the_one_with_proxy_counts() -> None:
@@ -82,12 +83,15 @@ def test_a_crash_and_a_5xx_are_failures(changes: dict[str, Any], outcome: str) -
 
 @pytest.mark.parametrize("status", [-1, "-1", -1.0])
 def test_a_revalidation_in_the_background_is_skipped(status: object) -> None:
+    """Nor does it take the place of the request that it was made for."""
     assert seen(SOURCE, record(0, [line({"statusCode": status}), line()])) == Seen([EVENT], skipped=1)
 
 
 def test_a_bad_line_rejects_itself() -> None:
-    text = "\n".join([json.dumps(line()), "{", json.dumps(line(timestamp="now")), json.dumps(line())])
-    assert seen(SOURCE, record(2, text)) == Seen([EVENT, EVENT], [(2, 1, "not_json"), (2, 2, "bad_value")])
+    other = line(requestId="b")
+    text = "\n".join([json.dumps(line()), "{", json.dumps(line(timestamp="now")), json.dumps(other)])
+    expected = [EVENT, replace(EVENT, trace_id="b")]
+    assert seen(SOURCE, record(2, text)) == Seen(expected, [(2, 1, "not_json"), (2, 2, "bad_value")])
 
 
 def test_a_path_is_no_field_of_its_own_but_may_be_asked_for() -> None:
@@ -96,9 +100,27 @@ def test_a_path_is_no_field_of_its_own_but_may_be_asked_for() -> None:
     ]
 
 
-def test_a_repeated_delivery_counts_once_with_dedup() -> None:
-    found = seen({**SOURCE, "dedup": 5}, record(0, [line()]), record(1, [line()]))
-    assert (found.events, found.duplicates) == ([EVENT], 1)
+PRINTED = line(id="2", type="stdout", message="user 7 saved")
+EDGE = line(id="3", source="edge", type="middleware-invocation")
+
+
+@pytest.mark.parametrize(
+    ("source", "values", "expected"),
+    [
+        pytest.param({}, [[line(), PRINTED, EDGE]], Seen([EVENT], duplicates=2), id="lines_of_a_batch"),
+        pytest.param({}, [[line()], [PRINTED], [EDGE]], Seen([EVENT], duplicates=2), id="lines_of_several_batches"),
+        pytest.param({}, [[line()], [line()]], Seen([EVENT], duplicates=1), id="a_delivery_that_is_repeated"),
+        pytest.param({}, [[line(requestId=None)] * 2], Seen([Event()] * 2), id="lines_that_name_no_request"),
+        pytest.param({"dedup": 0}, [[line(), PRINTED]], Seen([EVENT] * 2), id="each_line_where_the_source_says_so"),
+    ],
+)
+def test_all_lines_with_proxy_of_a_request_are_one(source: dict[str, Any], values: list[Any], expected: Seen) -> None:
+    assert seen({**SOURCE, **source}, *(record(n, value) for n, value in enumerate(values))) == expected
+
+
+def test_lines_of_a_request_are_one_over_500_records() -> None:
+    found = [seen(SOURCE, record(0, [line()]), record(offset, [PRINTED])).duplicates for offset in (500, 501)]
+    assert found == [1, 0]
 
 
 def test_what_a_function_prints_is_no_request_whatever_the_config_filters_by() -> None:

@@ -75,7 +75,7 @@ def _source(name: str, entry: SourceEntry) -> Source:
         out_of_orderness=_out_of_orderness(entry),
         idle_after=entry.idle_after,
         max_future=entry.max_future,
-        dedup=entry.dedup,
+        dedup=_dedup(entry),
     )
 
 
@@ -96,7 +96,7 @@ def _source_config(
         batch=formats.get(entry.format).batch or entry.batch,
         max_record_bytes=entry.max_record_bytes,
         max_record_events=entry.max_record_events,
-        dedup=entry.dedup,
+        dedup=_dedup(entry),
         out_of_orderness=_out_of_orderness(entry),
         idle_after=entry.idle_after,
         max_future=entry.max_future,
@@ -138,6 +138,10 @@ def defaults_of(entry: SourceEntry) -> SourceDefaults:
 def _out_of_orderness(entry: SourceEntry) -> DurationUs:
     is_said = "out_of_orderness" in entry.model_fields_set
     return entry.out_of_orderness if is_said else defaults_of(entry).out_of_orderness
+
+
+def _dedup(entry: SourceEntry) -> int:
+    return entry.dedup if "dedup" in entry.model_fields_set else defaults_of(entry).dedup
 
 
 def fields_of(entry: SourceEntry) -> FieldsConfig:

@@ -156,7 +156,7 @@ class SourceEntry(Entry):
     max_future: Duration = _default("30s")
     """How far an event's time may be ahead of its record's."""
     dedup: Natural = 0
-    """How many offsets back a repeated id is recognised; 0: off."""
+    """How many offsets back a repeated id is recognised; 0: off. Without it, what the format says: 500 for vercel."""
     start: Start = "earliest"
     """Where the very first run begins."""
     batch: Batch = "one"

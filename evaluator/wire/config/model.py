@@ -73,6 +73,7 @@ class SourceDefaults:
     fields: FieldsConfig = FieldsConfig()
     where: Matcher | None = None
     out_of_orderness: DurationUs = SECONDS_30
+    dedup: int = 0
 
 
 @dataclass(frozen=True, slots=True)
