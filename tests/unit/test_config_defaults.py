@@ -113,9 +113,12 @@ def test_the_core_remembers_as_many_offsets_as_the_decoder(written: dict[str, in
     assert config.rules.sources["events"].dedup == config.sources["events"].dedup == dedup
 
 
-def test_a_count_of_sampled_events_is_what_it_says() -> None:
-    alert = {"surface": "surface", "when": "error_count > 5", "window": "5m", "severity": "page"}
-    source = {"format": "json", "tail_sampled": True, "fields": {"failed": {"status": 500}}}
+@pytest.mark.parametrize("when", ["error_count > 5", "max > 1s"])
+def test_what_tail_sampling_keeps_may_be_asked_for(when: str) -> None:
+    """The failures and the slowest."""
+    alert = {"surface": "surface", "when": when, "window": "5m", "severity": "page"}
+    fields = {"failed": {"status": 500}, "latency": "ms", "latency_unit": "ms"}
+    source = {"format": "json", "tail_sampled": True, "fields": fields}
     assert config_of(source, alerts={"A": alert}).rules.rules["A"].name == "A"
 
 

@@ -567,6 +567,18 @@ MISTAKES = [
         id="a_quantile_of_sampled_events",
     ),
     pytest.param(
+        [
+            ("format: json", "format: json\n    tail_sampled: true"),
+            ("when: error_ratio > 0.5%", "when: [error_count > 5, mean > 1s]"),
+        ],
+        (
+            "23:29: error[E032] alerts.Degraded.when[1]: mean is wrong on the source api-events, which is "
+            "tail_sampled: what failed or was slow is kept more often; read a topic from before the sampling, or use a "
+            "count"
+        ),
+        id="a_mean_of_sampled_events",
+    ),
+    pytest.param(
         [("surfaces:\n", "  again: {topic: easymo.events, format: json}\nsurfaces:\n")],
         (
             '11:18: error[E023] sources.again.topic: the topic easymo.events is read by source "api-events" already; '

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 BUILT_IN_LABELS = ("alertname", "surface", "severity", "slo", "team")
 
 _FAILURES = frozenset({Kind.ERROR_RATIO, Kind.ERROR_COUNT})
-_SAMPLED_WRONG = RATIOS | {Kind.QUANTILE}
+_SAMPLED_WRONG = RATIOS | {Kind.QUANTILE, Kind.MEAN}
+"""What the good events that were not kept would change. Failures and the slowest are kept: counts and `max` stay."""
 _SINGULAR = {"sources": "source", "surfaces": "surface", "slos": "SLO"}
 
 

@@ -174,7 +174,7 @@ class SourceEntry(Entry):
     ) = None
     """Where the schemas are that its records name by id: a folder, or a registry. For the format registry."""
     tail_sampled: bool = False
-    """Whether the producer keeps only interesting traces: then ratios and quantiles of them say nothing."""
+    """Whether the producer keeps only interesting traces: then ratios, quantiles and means of them say nothing."""
 
 
 class GroupEntry(Entry):
