@@ -24,6 +24,14 @@ JSON: dict[str, Any] = {
 SPANS: dict[str, Any] = {"format": "otlp_json"}
 
 
+def json_source(**fields: Any) -> dict[str, Any]:
+    """The source with other fields; None leaves one out."""
+    return {**JSON, "fields": {name: path for name, path in {**JSON["fields"], **fields}.items() if path is not None}}
+
+
+IN_US, IN_S, TIME_IN_MS = json_source(latency_unit="us"), json_source(latency_unit="s"), json_source(time_unit="ms")
+
+
 class Lie(NamedTuple):
     """What a producer writes, what we make of it, and why."""
 
@@ -66,7 +74,17 @@ LIES = {
         JSON, line(time=0), Seen([Event(-NOON * 1000, latency=250_000, trace_id="a")]), "1970 is a time, and late"
     ),
     "milliseconds_where_seconds_are_meant": Lie(
-        {**JSON, "fields": {**JSON["fields"], "time_unit": "s"}}, line(time=NOON), BAD_VALUE, "the year 58046 is none"
+        json_source(time_unit="s"), line(time=NOON), BAD_VALUE, "the year 58046 is none"
+    ),
+    "microseconds_where_milliseconds_are_meant": Lie(
+        TIME_IN_MS, line(time=NOON * 1000), BAD_VALUE, "the year 58046 is none; `auto` would have told the unit"
+    ),
+    "nanoseconds_where_milliseconds_are_meant": Lie(
+        TIME_IN_MS, line(time=NOON_NS), BAD_VALUE, "no year at all; `auto` would have told the unit"
+    ),
+    "seconds_where_milliseconds_are_meant": Lie(
+        TIME_IN_MS, line(time=NOON // 1000), Seen([Event(NOON - NOON * 1000, latency=250_000, trace_id="a")]),
+        "1970 is a time, and late: whoever names a unit means it",
     ),
     "a_status_as_text": Lie(JSON, line(status="503"), Seen([Event(0, "failed", 250_000, (), 1, "a")]), "numeric text"),
     "a_status_of_minus_one": Lie(JSON, line(status=-1), Seen([OK]), "only the format knows that -1 is a crash"),
@@ -89,11 +107,33 @@ LIES = {
         JSON, line(ms=-1, status=500), Seen([Event(0, "failed", None, (), 1, "a")], bad_latencies=1),
         "not measured is no latency, but the failure is one",
     ),
+    "a_negative_duration": Lie(
+        JSON, line(ms=-250), Seen([Event(trace_id="a")], bad_latencies=1), "a clock was set back; its size says nothing"
+    ),
+    "a_start_after_its_end": Lie(
+        json_source(latency={"from": "began", "to": "time"}, latency_unit=None), line(began="2026-01-28T12:00:00.250Z"),
+        Seen([Event(trace_id="a")], bad_latencies=1), "two clocks; the event stays",
+    ),
+    "microseconds_of_duration_where_milliseconds_are_meant": Lie(
+        JSON, line(ms=250_000), Seen([Event(latency=250_000_000, trace_id="a")]),
+        "four minutes is a duration: no number tells its unit, so a source has to say it",
+    ),
+    "milliseconds_of_duration_where_microseconds_are_meant": Lie(
+        IN_US, line(ms=250), Seen([Event(latency=250, trace_id="a")]),
+        "so is a quarter of a millisecond: a cache may be that fast",
+    ),
     "a_duration_in_words": Lie(
         JSON, line(ms="12ms"), Seen([Event(trace_id="a")], bad_latencies=1), "its unit may be another one tomorrow"
     ),
     "a_duration_of_a_whole_epoch": Lie(
         JSON, line(ms=NOON), Seen([Event(trace_id="a")], bad_latencies=1), "somebody forgot to subtract the start"
+    ),
+    "a_duration_of_a_whole_epoch_in_seconds": Lie(
+        IN_S, line(ms=NOON // 1000), Seen([Event(trace_id="a")], bad_latencies=1), "so it is in the unit of the source"
+    ),
+    "a_duration_of_a_whole_epoch_in_a_larger_unit": Lie(
+        JSON, line(ms=NOON // 1000), Seen([Event(latency=NOON, trace_id="a")]),
+        "20 days may be how long a job took: only above 31 years a duration cannot be one",
     ),
     "a_masked_id": Lie(
         {**JSON, "dedup": 100, "batch": "array"}, [line(trace=MASKED)] * 2,
