@@ -27,6 +27,9 @@ NOON = 1_769_601_600_000
 SCHEMAS = Path(__file__).parents[1] / "fuzz" / "schemas"
 """Schemas by id: 1 Avro, 2 Protobuf, 3 JSON Schema."""
 
+DEPLOYS = {"Deploys": {"surface": "surface", "when": "error_ratio > 50%", "window": "deploy", "severity": "ticket"}}
+"""Alerts that make the source's events have a deploy and a context: only then are they read."""
+
 _OUTCOMES = {GOOD: "good", FAILED: "failed", UNKNOWN: "unknown"}
 
 

@@ -11,7 +11,7 @@ import random
 from typing import Any
 
 import pytest
-from support.decoded import NOON, Seen, record, seen, source_of
+from support.decoded import DEPLOYS, NOON, Seen, record, seen, source_of
 from support.payloads import ODD_VALUES
 from support.spans import NOON_NS, attributes, request, span
 from unit import test_format_checks as checks
@@ -117,8 +117,6 @@ SAMPLES: dict[str, tuple[dict[str, Any], list[str], Any, dict[Place, Any]]] = {
     ),
 }  # fmt: skip
 
-
-DEPLOYS = {"Deploys": {"surface": "surface", "when": "error_ratio > 50%", "window": "deploy", "severity": "ticket"}}
 
 FLIPS = [(name, place) for name, (*_, flips) in SAMPLES.items() for place in flips]
 TRIES = 60

@@ -72,7 +72,7 @@ def test_only_server_and_consumer_spans_count_unless_the_config_says_otherwise()
     assert seen(clients, record(0, value)) == Seen([EVENT], skipped=5)
 
 
-@pytest.mark.parametrize("code", [2, "2", "STATUS_CODE_ERROR", "status_code_error", "Error", "ERROR", "error"])
+@pytest.mark.parametrize("code", [2, 2.0, "2", "STATUS_CODE_ERROR", "status_code_error", "Error", "ERROR", "error"])
 def test_a_status_of_error_is_a_failure_however_it_is_written(code: object) -> None:
     assert of_span(status={"code": code, "message": "no"}).outcome == "failed"
 
@@ -86,6 +86,14 @@ def test_a_status_that_is_no_object_is_a_fault_and_not_good(status: object) -> N
 @pytest.mark.parametrize("status", [None, {}, {"code": 0}, {"code": 1}, {"code": "STATUS_CODE_OK"}, {"code": None}])
 def test_any_other_status_or_none_is_no_failure(status: object) -> None:
     assert of_span(status=status).outcome == "good"
+
+
+@pytest.mark.parametrize("code", [3, -1, 2.5, "2.0", "STATUS_CODE_FATAL", "code_error", "failed"])
+def test_a_status_that_the_schema_does_not_know_is_none_and_no_failure(code: object) -> None:
+    """What else the span says of itself decides."""
+    assert of_span("span.status", status={"code": code}) == replace(EVENT, group=("",))
+    http = attributes(http__response__status_code=500)
+    assert of_span(status={"code": code}, attributes=http).outcome == "failed"
 
 
 @pytest.mark.parametrize(
@@ -282,6 +290,23 @@ def test_the_index_counts_through_resources_and_scopes() -> None:
     one, other = request(span(), span()), request(span(endTimeUnixNano=0), span())
     one["resourceSpans"] += other["resourceSpans"]
     assert seen(JSON, record(0, one)) == Seen([EVENT] * 3, [(0, 2, "missing_time")])
+
+
+SPAN_ID = "eee19b7ec3c1b174"
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "forms"),
+    [
+        ("spanId", "span.id", [SPAN_ID, SPAN_ID.upper(), "7uGbfsPBsXQ="]),
+        ("traceId", "span.trace_id", [TRACE_ID, TRACE_ID.upper(), "W47/95gDgQPSabYzgT/GDA=="]),
+    ],
+)
+def test_an_event_that_comes_again_is_known_in_whatever_form_its_id_is(name: str, field: str, forms: list[str]) -> None:
+    """A second collector on the way may write it in another one."""
+    source = {**JSON, "dedup": 10, "fields": {"id": field}}
+    records = [record(offset, request(span(**{name: form}))) for offset, form in enumerate(forms)]
+    assert seen(source, *records, group_by=[field]) == Seen([replace(EVENT, group=(forms[0],))], duplicates=2)
 
 
 def test_a_retried_batch_counts_once_with_dedup() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.decoded import NOON, Event, Seen, events, record, seen, source_of
+from support.decoded import DEPLOYS, NOON, Event, Run, Seen, events, record, seen, source_of
 
 from evaluator.wire import formats
 from evaluator.wire.gunzip import gunzipped
@@ -175,6 +175,15 @@ def test_damaged_gzip_is_a_fault(value: bytes) -> None:
 def test_what_is_not_gzip_is_left_as_it_is() -> None:
     for value in (b"", b"[]", b"\x1f", zlib.compress(b"[]")):
         assert gunzipped(value, 1) == value
+
+
+@pytest.mark.parametrize(
+    ("metadata", "deploy"),
+    [({}, "7"), ({"version": 7}, "7"), ({"version": ["7"]}, "7"), ({"version": None}, ""), ({"version": ""}, "")],
+)
+def test_the_version_of_a_function_is_its_deploy(metadata: dict[str, Any], deploy: str) -> None:
+    found = seen(SOURCE, record(0, [with_metadata(**metadata)]), alerts=DEPLOYS)
+    assert found == Seen([replace(EVENT, run=Run(None, deploy, "main"))])
 
 
 def test_a_repeated_delivery_counts_once_with_dedup() -> None:

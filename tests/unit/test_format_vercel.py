@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.decoded import NOON, Event, Seen, events, record, seen
+from support.decoded import DEPLOYS, NOON, Event, Run, Seen, events, record, seen
 
 SOURCE = {"format": "vercel"}
 REQUEST = "643af4e3-975a-4cc7-9e7a-1eda11539d90"
@@ -98,6 +98,14 @@ def test_a_path_is_no_field_of_its_own_but_may_be_asked_for() -> None:
     assert events(SOURCE, [line()], group_by=["proxy.method", "environment"]) == [
         replace(EVENT, group=("GET", "production"))
     ]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "deploy"), [("dpl_233NRGRjVZX1caZrXWtz5g1TAksD",) * 2, (None, ""), ("", ""), (7, "7")]
+)
+def test_the_deployment_is_the_deploy(deployment: object, deploy: str) -> None:
+    found = seen(SOURCE, record(0, [line(deploymentId=deployment)]), alerts=DEPLOYS)
+    assert found == Seen([replace(EVENT, run=Run(None, deploy, "main"))])
 
 
 PRINTED = line(id="2", type="stdout", message="user 7 saved")
