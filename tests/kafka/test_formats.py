@@ -1,21 +1,24 @@
 """What the libraries of others write goes through a real Kafka and comes out as the right counts.
 
 Of ten requests of `checkout` in a minute four fail and the last is slow; those of `search` are good. What is asserted
-is what an alert and the newest status say of them, down to the trace ids.
+is what an alert and the newest status say of them, down to the trace ids. Formats that nobody has a library for go
+through it as their examples.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary_event, to_structured_event
-from kafka.service import MINUTE_US, PATIENCE_S, START_US, Service
+from kafka.service import MINUTE_US, PATIENCE_S, START_US, TOPIC, Service
 from kafka.test_sources import consumed, stopped
+from support.examples import EXAMPLES, compared, expected, lines, partitions
 from support.exported import (
     Request,
     cloud_event,
@@ -194,3 +197,23 @@ async def test_reports_of_the_published_schema_are_runs_that_failed_or_did_not(k
     assert alert["evidence"]["failing"] == [{"trace_id": "", "time": rfc3339(START_US + 1_000_000), "latency": None}]
     found = {each["labels"]["url"]: [(window["n"], window["bad"]) for window in each["windows"]] for each in status}
     assert found == {first: [(3, 1)], other: [(2, 0)]}
+
+
+@pytest.mark.parametrize("name", ["drift", "heartbeat", "registry", "vercel"])
+async def test_what_replay_makes_of_an_example_a_service_makes_of_it(name: str, kafka: Cluster, tmp_path: Path) -> None:
+    """Down to its windows and evidence. Its own records move the time past the last alert, no clock does."""
+    rules = (EXAMPLES / name / "config.yaml").read_text().replace("config/examples", str(EXAMPLES))
+    rules = re.sub(r"(\n +)topic: \S+", rf"\1topic: {TOPIC}\1idle_after: 1h", rules)
+    files = partitions(name)
+    async with Service(kafka, tmp_path, rules=rules, partitions=len(files)).running() as service:
+        records = [
+            Outgoing(service.source, each.key, each.value, index, each.headers, each.timestamp)
+            for index, file in enumerate(files) for each in lines(file)
+        ]  # fmt: skip
+        process = service.start()
+        await service.log.append(records)
+        await consumed(service, process)
+        await service.until(len(expected(name)), process)
+        assert await service.metric(process, "evaluator_rejected_total") == 0
+        await stopped(process)
+        assert [compared(alert) for alert in await service.alerts()] == expected(name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 import yaml
+from support.examples import EXAMPLES, compared, expected, partitions
 
 from evaluator.runtime.clock import VirtualLoop
 from evaluator.runtime.replay import Outcome, Request, replay
@@ -27,14 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES, PAGES = ROOT / "config" / "examples", ROOT / "docs" / "formats"
+PAGES = ROOT / "docs" / "formats"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/p0.ndjson"))
 WANTED = sorted({*formats.known(), *typing.get_args(PresetName)})
-COMPARED = (
-    "id", "status", "reason", "alertname", "surface", "severity", "labels", "annotations", "startsAt", "firedAt",
-    "endsAt", "key", "windows", "evidence",
-)  # fmt: skip
-"""Of the alert record, what neither the release nor the files around it change."""
 
 
 @pytest.fixture(autouse=True)
@@ -48,24 +44,11 @@ def page_of(name: str) -> Path:
     return PAGES / f"{'otlp' if name.startswith('otlp') else name}.md"
 
 
-def partitions(name: str) -> list[Path]:
-    return sorted((EXAMPLES / name).glob("p*.ndjson"))
-
-
 def run(name: str, files: list[Path]) -> Outcome:
     config = load_rules([EXAMPLES / name / "config.yaml"])
     (source,) = config.rules.sources
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(replay(config, Request({source: files}, envelope=True, shards=4), runner.get_loop()))
-
-
-def compared(line: bytes) -> dict[str, Any]:
-    record = orjson.loads(line)
-    return {name: record[name] for name in COMPARED}
-
-
-def expected(name: str) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in (EXAMPLES / name / "expected.ndjson").read_bytes().splitlines()]
 
 
 def test_every_format_and_preset_has_an_example_and_a_page() -> None:
@@ -77,7 +60,7 @@ def test_every_format_and_preset_has_an_example_and_a_page() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_gives_its_alerts(name: str) -> None:
-    assert [compared(line) for line in run(name, partitions(name)).alerts] == expected(name)
+    assert [compared(orjson.loads(line)) for line in run(name, partitions(name)).alerts] == expected(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +74,7 @@ def test_the_command_of_the_pages_prints_the_same() -> None:
     words = ["replay", "--config", "config/examples/supabase/config.yaml", "--envelope", "-o", "json"]
     command = [str(Path(sys.executable).with_name("evaluator")), *words, "config/examples/supabase/p0.ndjson"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    assert [compared(line) for line in done.stdout.splitlines()] == expected("supabase")
+    assert [compared(orjson.loads(line)) for line in done.stdout.splitlines()] == expected("supabase")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -197,7 +180,7 @@ def test_an_alert_shows_the_values_that_the_records_have(tmp_path: Path) -> None
     (lines,) = (path.read_text().splitlines() for path in partitions("supabase"))
     assert _change_first([lines], b'"execution_time_ms": 1410', b'"execution_time_ms": 2000')
     (tmp_path / "p0.ndjson").write_text("\n".join(lines) + "\n")
-    before, after = expected("supabase")[0], compared(run("supabase", [tmp_path / "p0.ndjson"]).alerts[0])
+    before, after = expected("supabase")[0], compared(orjson.loads(run("supabase", [tmp_path / "p0.ndjson"]).alerts[0]))
     assert (after["id"], after["labels"]) == (before["id"], before["labels"])
     assert [each["latency"] for each in before["evidence"]["slowest"][:2]] == [1.65, 1.41]
     assert [each["latency"] for each in after["evidence"]["slowest"][:2]] == [2, 1.65]
