@@ -173,7 +173,7 @@ alerts:
 """
 
 
-async def test_reports_of_the_published_schema_are_runs_that_failed_or_did_not(kafka: Cluster, tmp_path: Path) -> None:
+async def test_reports_of_lighthouse_are_runs_that_failed_or_did_not(kafka: Cluster, tmp_path: Path) -> None:
     first, other = "https://admin.example.com/", "https://admin.example.com/reports"
     error = {
         "code": "NO_FCP",

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.decoded import NOON, Event, Seen, config_of, events, record, seen, source_of
-from support.exported import lighthouse_report
+from support.decoded import DEPLOYS, NOON, Event, Run, Seen, config_of, events, record, seen, source_of
+from support.exported import REPORT, lighthouse_report
 
 from evaluator.core.event import MINUTE
 from evaluator.wire import formats
-from evaluator.wire.records import Records
+from evaluator.wire.records import Record, Records
+from evaluator.wire.reports import Reduced, reduced
 
 SOURCE = {"format": "lighthouse"}
 GROUPS = ["url", "form_factor", "context"]
@@ -46,7 +47,25 @@ def test_a_run_is_an_event_at_the_time_it_was_made() -> None:
     assert events(SOURCE, late, group_by=GROUPS) == [replace(EVENT, after_noon=-12 * MINUTE)]
 
 
-def test_a_report_with_all_that_the_published_schema_names_is_the_same_run() -> None:
+REAL_MS = 1_795_823_951_415
+"""2026-11-27T23:59:11.415Z"""
+REAL_URL = "http://localhost:8123/"
+
+
+def test_a_report_that_lighthouse_made_is_the_run_that_it_tells_of() -> None:
+    """Whole or reduced: the score is that of performance, not one of the three others."""
+    real = REPORT.read_bytes()
+    less = reduced(real, {"commit": "4f2a9c1"})
+    assert isinstance(less, Reduced)
+    records = [Record(offset, REAL_MS, None, value) for offset, value in enumerate([real, less.value])]
+    run = Event((REAL_MS - NOON) * 1000, group=(REAL_URL, "mobile", "main", "2471.5"))
+    groups = [*GROUPS, "environment.benchmarkIndex"]
+    assert seen(SOURCE, *records, group_by=groups, alerts=DEPLOYS) == Seen(
+        [replace(run, run=Run(600_000, deploy, "main")) for deploy in ("", "4f2a9c1")]
+    )
+
+
+def test_its_page_is_the_one_that_was_asked_for() -> None:
     assert events(SOURCE, lighthouse_report(URL, NOON * 1000), group_by=GROUPS) == [EVENT]
 
 
