@@ -107,7 +107,7 @@ def cloud_event(number: int, request: Request) -> CloudEvent:
 
 REPORT = Path(__file__).parents[1] / "fuzz" / "corpus" / "lighthouse" / "made-by-12.8.2.json"
 """What Lighthouse 12.8.2 said of a page with a slow script: `lighthouse URL --output json`. Every value is as it was
-made. Of 240 KB most is left out: all audits but six, most of the timing, the nodes of the screenshot, where texts are from.
+made. Of 240 KB most is left out: all audits but six, most of the timing, where texts are from.
 """
 
 
