@@ -142,15 +142,15 @@ class Evaluator:
     def _restore_panes(self, panes: list[tuple[PaneId, Packed | Sealed]]) -> None:
         kept: dict[tuple[SeriesKey, DurationUs], Panes | None] = {}
         for place, pane in panes:
-            key, step, slot = place
-            if (key, step) not in kept:
+            of = key, step = place[:2]
+            if of not in kept:
                 is_wanted = self._fits(key) and step in self._steps[key.kind]
-                kept[key, step] = self._of(key).panes[step] if is_wanted else None
-            where = kept[key, step]
+                kept[of] = self._of(key).panes[step] if is_wanted else None
+            where = kept[of]
             if where is None:
                 self._changed_panes.add(place)
             else:
-                where.restore(slot, pane)
+                where.restore(place.slot, pane)
 
     def _restore_runs(self, snapshot: Snapshot) -> None:
         """Of a rule that changed the groups are kept: they tell which deploys it does not know from their first run."""
