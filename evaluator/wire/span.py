@@ -15,7 +15,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from functools import cached_property
+from itertools import chain, compress, groupby, islice, repeat
 from operator import attrgetter, sub
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,11 +24,12 @@ from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.config.model import MAX_RECORD_EVENTS, FieldsConfig, SourceDefaults
 from evaluator.wire.field import lookup
 from evaluator.wire.formats import EVENTS_AT_ONCE, Format, Read, too_many
+from evaluator.wire.memo import Memo
 from evaluator.wire.number import number_of
-from evaluator.wire.rejection import Fault, Faults
+from evaluator.wire.rejection import Fault, Faults, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from evaluator.wire.column import Column
     from evaluator.wire.config.model import SourceConfig
@@ -53,8 +55,12 @@ DEFAULTS = SourceDefaults(
 )
 
 
-Pick = Callable[[Any, frozenset[str]], dict[str, object]]
-"""Finds the attributes of these names in what an encoding has for attributes. None of the JSON values is None."""
+Picked = dict[str, list[object]]
+"""For each name of an attribute its JSON values, None for those who have none."""
+
+Pick = Callable[[Iterable[Any], frozenset[str]], Picked]
+"""Finds the attributes of these names in each of what an encoding has for attributes: those of many spans at once, or
+of many resources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +80,23 @@ class Scope:
 
 FindsScopes = Callable[[bytes], Iterable[Scope | Fault] | Fault]
 """Finds the spans of a request, perhaps scopes without any, and what is in their place but none; a fault where a value
-is no request. Those that are looked at no further cost nothing but what their bytes are parsed to."""
+is no request. Those that are looked at no further cost nothing but what their bytes are parsed to. That a value is no
+JSON may be found last, behind scopes: then it has none."""
 
 
 class SpanReader:
-    """Reads the values at `paths` of the spans that `scopes` finds in the value of a record, of `most` spans."""
+    """Reads the values at `paths` of the spans that `scopes` finds in the value of a record, of `most` spans.
 
-    def __init__(self, paths: Sequence[str], scopes: FindsScopes, most: int = MAX_RECORD_EVENTS) -> None:
+    Spans that `where` keeps out, whatever attributes they have, are skipped: most of a request are such, and
+    attributes are most of the work. Those that it might keep out for an attribute are read.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], scopes: FindsScopes, most: int = MAX_RECORD_EVENTS, where: Matcher | None = None
+    ) -> None:
         self._paths, self._scopes, self._most = paths, scopes, most
         self._attributes = _Attributes([path for path in paths if path not in _OWN and path != _SCOPE_NAME])
+        self._filter = None if where is None else _Filter.of(where)
 
     def __call__(self, values: Sequence[bytes], records: Records) -> Read:  # noqa: ARG002  # a Reader
         """Read the spans of all records at once: a step of Python for each field, not for each span."""
@@ -111,7 +125,12 @@ class SpanReader:
                     index += range(count, count + events)
                 count += events
             skipped += not count
-        return Read(self._columns(scopes), len(position), position, index, faults.kept(), skipped, until=until)
+        rows = _Rows.of(scopes, position, index)
+        if self._filter is not None:
+            rows = rows.only(self._filter.passes(rows.spans))
+            skipped += len(position) - len(rows.position)
+        columns = self._columns(rows)
+        return Read(columns, len(rows.position), rows.position, rows.index, faults.kept(), skipped, until=until)
 
     def _bounded(self, value: bytes) -> tuple[Sequence[Scope | Fault], int]:
         """The scopes of a value that have spans, and what is none; only a fault where those are too many.
@@ -124,6 +143,8 @@ class SpanReader:
         kept: list[Scope | Fault] = []
         count = 0
         for each in found:
+            if isinstance(each, Fault) and each.reason is Reason.NOT_JSON:
+                return [each], 1
             spans = 1 if isinstance(each, Fault) else len(each.spans)
             count += spans or 1
             if count > self._most:
@@ -132,16 +153,64 @@ class SpanReader:
                 kept.append(each)
         return kept, count or 1
 
-    def _columns(self, scopes: Sequence[Scope]) -> list[Column]:
-        spans = list(chain.from_iterable(scope.spans for scope in scopes))
-        attributes = self._attributes.columns(scopes)
+    def _columns(self, rows: _Rows) -> list[Column]:
+        attributes = self._attributes.columns(rows)
         columns: list[Column] = []
         for path in self._paths:
             if path == _SCOPE_NAME:
-                columns.append([name for scope in scopes for name in repeat(scope.name or None, len(scope.spans))])
+                columns.append(rows.of_scope([scope.name or None for scope in rows.scopes]))
             else:
-                columns.append(_OWN[path](spans) if path in _OWN else attributes[path])
+                columns.append(_OWN[path](rows.spans) if path in _OWN else attributes[path])
         return columns
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Spans in log order: the first of `counts` are of the first of `scopes`, and so on."""
+
+    scopes: Sequence[Scope]
+    counts: Sequence[int]
+    spans: _Spans
+    position: list[int]
+    index: list[int]
+
+    @classmethod
+    def of(cls, scopes: Sequence[Scope], position: list[int], index: list[int]) -> _Rows:
+        """All spans of these scopes."""
+        spans = _Spans(chain.from_iterable(scope.spans for scope in scopes))
+        return cls(scopes, [len(scope.spans) for scope in scopes], spans, position, index)
+
+    def only(self, kept: Sequence[bool]) -> _Rows:
+        """Those spans where `kept` is true. A scope may be without any then."""
+        ahead = iter(kept)
+        counts = [sum(islice(ahead, count)) for count in self.counts]
+        position, index = list(compress(self.position, kept)), list(compress(self.index, kept))
+        return _Rows(self.scopes, counts, _Spans(compress(self.spans, kept)), position, index)
+
+    def of_scope(self, values: Iterable[object]) -> list[object]:
+        """For each span the value of its scope."""
+        return list(chain.from_iterable(map(repeat, values, self.counts)))
+
+
+class _Filter:
+    """A source's filter as far as spans can be judged before anybody looks at their attributes."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        fields = matcher.fields
+        self._fields = fields
+        self._passes = Memo(lambda values: matcher.holds(dict(zip(fields, values, strict=True)).get))
+
+    @classmethod
+    def of(cls, where: Matcher) -> _Filter | None:
+        """What has to hold for `where` to hold; None where that could be anything."""
+        cases = tuple(tuple(test for test in case if test[0] in _OWN) for case in where.cases)
+        return cls(Matcher(cases)) if cases and all(cases) else None
+
+    def passes(self, spans: _Spans) -> list[bool]:
+        """Whether each of them may hold."""
+        if self._passes.full:
+            self._passes.clear()
+        return self._passes.column([_OWN[path](spans) for path in self._fields])
 
 
 def format_of(
@@ -150,7 +219,7 @@ def format_of(
     """The format of spans that what `scopes` gives finds; `extra` and `needs` as a `Format` has them."""
 
     def reader(source: SourceConfig, paths: tuple[str, ...]) -> SpanReader:
-        return SpanReader(paths, scopes(), source.most_events)
+        return SpanReader(paths, scopes(), source.most_events, source.where)
 
     return Format(name, reader, DEFAULTS, batch="array", extra=extra, needs=needs)
 
@@ -166,51 +235,72 @@ class _Attributes:
         self._heads = frozenset(".".join(parts[:cut]) for parts in self._parts.values() for cut in range(1, len(parts)))
         self._wanted = self._heads.union(paths)
 
-    def columns(self, scopes: Sequence[Scope]) -> Mapping[str, Column]:
+    def columns(self, rows: _Rows) -> Mapping[str, Column]:
         """The value at each path of each span, else of its resource; None where neither has one."""
         if not self._parts:
             return {}
-        wanted = self._wanted
-        of_spans = [scope.pick(span.attributes, wanted) for scope in scopes for span in scope.spans]
-        of_resources = self._of_resources(scopes)
+        of_spans = self._picked(rows.scopes, rows.counts, map(attrgetter("attributes"), rows.spans))
+        of_scopes = self._of_resources(rows.scopes)
         # Only an attribute that is itself a map makes more of a path than one look.
-        is_flat = self._heads.isdisjoint(chain.from_iterable(chain(of_spans, of_resources)))
-        look = _flat if is_flat else _nested
-        return {
-            path: _with_defaults(look(parts, of_spans), look(parts, of_resources), scopes)
-            for path, parts in self._parts.items()
-        }
+        if not all(_is_empty(found[head]) for found in (of_spans, of_scopes) for head in self._heads):
+            of_spans, of_scopes = self._nested(of_spans), self._nested(of_scopes)
+        return {path: _with_defaults(of_spans[path], of_scopes[path], rows) for path in self._parts}
 
-    def _of_resources(self, scopes: Sequence[Scope]) -> list[dict[str, object]]:
+    def _of_resources(self, scopes: Sequence[Scope]) -> Picked:
         """Those of each scope's resource. Each is looked through once: it may have as many attributes as scopes."""
-        known: dict[int, dict[str, object]] = {}  # by identity, which lasts as long as the scopes hold them
-        for scope in scopes:
-            if id(scope.resource) not in known:
-                known[id(scope.resource)] = scope.pick(scope.resource, self._wanted)
-        return [known[id(scope.resource)] for scope in scopes]
+        distinct = {id(scope.resource): scope for scope in scopes}  # ids last as long as the scopes
+        several = list(distinct.values())
+        found = self._picked(several, [1] * len(several), (scope.resource for scope in several))
+        places = {resource: place for place, resource in enumerate(distinct)}
+        return {name: [values[places[id(scope.resource)]] for scope in scopes] for name, values in found.items()}
+
+    def _picked(self, scopes: Sequence[Scope], counts: Sequence[int], attributes: Iterator[Any]) -> Picked:
+        """Of each of `attributes` those that are wanted. They are in the order of the scopes, `counts` of each."""
+        picked: Picked = {name: [] for name in self._wanted}
+        for pick, run in groupby(zip(scopes, counts, strict=True), key=lambda each: each[0].pick):
+            found = pick(islice(attributes, sum(count for _, count in run)), self._wanted)
+            for name in picked:
+                picked[name] += found[name]
+        return picked
+
+    def _nested(self, found: Picked) -> Picked:
+        """The values at the paths, which may lead through one of those that were found."""
+        trees = [
+            {name: value for name, value in zip(found, values, strict=True) if value is not None}
+            for values in zip(*found.values(), strict=True)
+        ]
+        return {path: [lookup(tree, parts) for tree in trees] for path, parts in self._parts.items()}
 
 
-def _flat(parts: Sequence[str], attributes: Sequence[Mapping[str, object]]) -> list[object]:
-    path = ".".join(parts)
-    return [each.get(path) for each in attributes]
+def _is_empty(column: list[object]) -> bool:
+    return column.count(None) == len(column)
 
 
-def _nested(parts: Sequence[str], attributes: Sequence[Mapping[str, object]]) -> list[object]:
-    return [lookup(each, parts) for each in attributes]
-
-
-def _with_defaults(values: list[object], defaults: Sequence[object], scopes: Sequence[Scope]) -> list[object]:
+def _with_defaults(values: list[object], defaults: list[object], rows: _Rows) -> list[object]:
     """The values of all spans, with the default of their scope where they have none."""
-    start = 0
-    for scope, default in zip(scopes, defaults, strict=True):
-        end = start + len(scope.spans)
-        if default is not None:
-            values[start:end] = [default if value is None else value for value in values[start:end]]
-        start = end
-    return values
+    if _is_empty(defaults):
+        return values
+    of_scopes = rows.of_scope(defaults)
+    if _is_empty(values):
+        return of_scopes
+    return [default if value is None else value for value, default in zip(values, of_scopes, strict=True)]
 
 
 # -- the fields of a span, a column at a time ----------------------------------------------------------------
+
+
+class _Spans(list[Any]):
+    """Spans, whose times are read once, however many fields are made of them."""
+
+    @cached_property
+    def starts(self) -> list[object]:
+        """In nanoseconds, None where there is none."""
+        return _nanos(list(map(_START, self)))
+
+    @cached_property
+    def ends(self) -> list[object]:
+        """In nanoseconds, None where there is none."""
+        return _nanos(list(map(_END, self)))
 
 
 class _Enum(dict[object, str | None]):
@@ -262,12 +352,12 @@ def _nanos(times: Sequence[object]) -> list[object]:
     if kinds == {str}:
         texts = cast("Sequence[str]", times)
         if _are_digits("".join(texts)) and all(texts) and max(map(len, texts)) <= _DIGITS:
-            return [int(text) or None for text in texts]
+            return [time or None for time in map(int, texts)]
     return [_nano(time) for time in times]
 
 
 def _are_digits(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.encode().isdigit()  # of bytes that is a look at each, not at what Unicode says
 
 
 def _nano(time: object) -> object:
@@ -286,9 +376,9 @@ def whole_of(value: object) -> object:
 NO_DURATION = "between times of which one is no time"
 
 
-def _durations(spans: Sequence[Any]) -> Column:
+def _durations(spans: _Spans) -> Column:
     """End minus start; a text that is no latency where either of them is no integer."""
-    starts, ends = _nanos(list(map(_START, spans))), _nanos(list(map(_END, spans)))
+    starts, ends = spans.starts, spans.ends
     if {*map(type, starts), *map(type, ends)} == {int}:
         return list(map(sub, cast("list[int]", ends), cast("list[int]", starts)))
     return [_duration(start, end) for start, end in zip(starts, ends, strict=True)]
@@ -300,7 +390,7 @@ def _duration(start: object, end: object) -> object:
     return None if start is None or end is None else NO_DURATION
 
 
-_HEX = "0123456789abcdef"
+_HEX = b"0123456789abcdef"
 
 
 def _ids(ids: Sequence[object], size: int) -> Column:
@@ -318,7 +408,7 @@ def _are_ids(texts: Sequence[str], size: int) -> bool:
 
 
 def _is_hex(text: str) -> bool:
-    return not text.strip(_HEX)
+    return text.isascii() and not text.encode().translate(None, _HEX)
 
 
 def _id(written: object, size: int) -> object:
@@ -372,12 +462,12 @@ def _adjusted_count(threshold: str) -> object:
     return quotient + (2 * rest > accepted or (2 * rest == accepted and quotient & 1))
 
 
-_OWN: Mapping[str, Callable[[Sequence[Any]], Column]] = {
+_OWN: Mapping[str, Callable[[_Spans], Column]] = {
     "span.name": lambda spans: [name or None for name in map(_NAME, spans)],
     "span.kind": _kinds,
     "span.status": _statuses,
-    "span.start": lambda spans: _nanos(list(map(_START, spans))),
-    "span.end": lambda spans: _nanos(list(map(_END, spans))),
+    "span.start": lambda spans: spans.starts,
+    "span.end": lambda spans: spans.ends,
     "span.duration": _durations,
     "span.id": lambda spans: _ids(list(map(attrgetter("span_id"), spans)), 8),
     "span.trace_id": lambda spans: _ids(list(map(attrgetter("trace_id"), spans)), 16),

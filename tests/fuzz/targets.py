@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.decoded import NOON, bare, source_of
+from support.decoded import NOON, bare, source_of, unfiltered
 
 from evaluator.core.event import SeriesTable
 from evaluator.wire import formats
@@ -72,7 +72,7 @@ class _Way:
     def __init__(self, name: str, configured: Mapping[str, Any]) -> None:
         # What is remembered of other records would decide what becomes of one.
         source = source_of({**bare(name), "dedup": 0, **configured}, GROUPS)
-        self._read = formats.get(name).reader(source, (*GROUPS, "span.end", "time", "ce.source+id"))
+        self._read = formats.get(name).reader(unfiltered(source), (*GROUPS, "span.end", "time", "ce.source+id"))
         self._decoder, self._limits = SourceDecoder(source), {each.name: each.max_series for each in source.surfaces}
 
     def __call__(self, record: Record, value: bytes) -> None:

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from support.payloads import documents, mostly, mutated
 from support.spans import requests, tidy_requests
 
+from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.formats import otlp, otlp_json, otlp_proto
 from evaluator.wire.span import SpanReader
 
@@ -84,6 +85,45 @@ def test_a_request_means_the_same_as_json_and_as_protobuf() -> None:
 
     law()
     assert reached * 2 > examples
+
+
+FILTERS = [
+    {"span.kind": ["server", "consumer"]},
+    {"span.kind": "client", "a": "*"},
+    {"span.status": "!= error", "span.duration": "> 5"},
+    {"span.name": "*"},
+]
+
+
+def test_a_filter_takes_away_spans_that_it_does_not_hold_for_and_changes_nothing_else() -> None:
+    examples, reached = 0, 0
+
+    @given(st.lists(payloads, min_size=1, max_size=3), st.lists(st.sampled_from(FILTERS), min_size=1, max_size=2))
+    def law(values: list[bytes], cases: list[dict[str, object]]) -> None:
+        nonlocal examples, reached
+        where = Matcher.of(*cases)
+        whole, less = TYPED(values, ()), SpanReader(PATHS, otlp_json.scopes_of, where=where)(values, ())
+        of_whole, of_less = placed(whole), placed(less)
+        assert (less.faults, less.skipped) == (whole.faults, whole.skipped + whole.count - less.count)
+        assert [place for place in of_whole if place in of_less] == [*of_less]
+        assert {place: repr(row) for place, row in of_less.items()} == {
+            place: repr(of_whole[place]) for place in of_less
+        }
+        held = [place for place, row in of_whole.items() if where.holds(dict(zip(PATHS, row, strict=True)).get)]
+        assert {*held} <= of_less.keys()
+        if not any("a" in case for case in cases):
+            assert [*of_less] == held
+        examples += 1
+        reached += less.count < whole.count
+
+    law()
+    assert reached * 4 > examples
+
+
+def placed(read: Read) -> dict[tuple[int, int], tuple[object, ...]]:
+    """The rows by record and index."""
+    places = zip(read.position or (), read.index or (), strict=True)
+    return dict(zip(places, rows(read), strict=True))
 
 
 def without_ids(read: Read) -> list[object]:

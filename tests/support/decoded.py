@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -95,6 +95,11 @@ def config_of(
 def source_of(source: Mapping[str, Any], group_by: Sequence[str] = (), **sections: Any) -> SourceConfig:
     """The source as its decoder gets it."""
     return config_of(source, group_by, **sections).sources["events"]
+
+
+def unfiltered(source: SourceConfig) -> SourceConfig:
+    """The source without its filter: a reader that knows it leaves out what is not to be counted."""
+    return replace(source, where=None)
 
 
 def record(offset: int, value: bytes | str | object, headers: Mapping[str, str] | None = None) -> Record:

@@ -25,12 +25,14 @@ from support.decoded import Event, Seen, events, record, seen
 from support.exported import collectors_json, protobufs_json, sdks_json
 from support.spans import NOON_NS, TRACE_ID, any_value, attributes, request, span
 
+from evaluator.wire.config.matcher import Matcher
 from evaluator.wire.formats import otlp_json, otlp_proto
+from evaluator.wire.formats.json import MAX_DEPTH
 from evaluator.wire.records import Records
-from evaluator.wire.span import Scope, SpanReader
+from evaluator.wire.span import Picked, Scope, SpanReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 JSON = {"format": "otlp_json"}
 PROTO = {"format": "otlp_proto"}
@@ -462,9 +464,10 @@ def test_a_resource_is_looked_through_once_however_many_scopes_it_has(scopes_of:
     looked_through: list[str] = []
 
     def noted(found: Scope) -> Scope:
-        def pick(attributes: Any, wanted: frozenset[str]) -> dict[str, object]:
-            looked_through.append("resource" if attributes is found.resource else "span")
-            return found.pick(attributes, wanted)
+        def pick(attributes: Iterable[Any], wanted: frozenset[str]) -> Picked:
+            some = list(attributes)
+            looked_through.extend("resource" if each is found.resource else "span" for each in some)
+            return found.pick(some, wanted)
 
         return replace(found, pick=pick)
 
@@ -474,6 +477,69 @@ def test_a_resource_is_looked_through_once_however_many_scopes_it_has(scopes_of:
     read = reader([encoded({"resourceSpans": [one, other]})], Records.of([]))
     assert read.columns == [["checkout"] * 3 + [None]]
     assert Counter(looked_through) == {"resource": 2, "span": 4}
+
+
+def test_nobody_looks_at_the_attributes_of_a_span_that_the_filter_keeps_out() -> None:
+    """Of a server's request most spans are internal ones and those of its own calls."""
+    looked_at: list[object] = []
+
+    def pick(attributes: Iterable[Any], wanted: frozenset[str]) -> Picked:
+        some = list(attributes)
+        looked_at.extend(some)
+        return {name: [None] * len(some) for name in wanted}
+
+    spans = [Span(kind=kind, attributes=[proto_attribute("number", int_value=number)])
+             for number, kind in enumerate((2, 3, 1, 2))]  # fmt: skip
+    where = Matcher.of({"span.kind": "server", "http.route": "/users"}, {"span.kind": "consumer"})
+    reader = SpanReader(["http.route"], lambda _: [Scope("of the resource", None, spans, pick)], where=where)
+    read = reader([b""], Records.of([]))
+    assert looked_at == [spans[0].attributes, spans[3].attributes, "of the resource"]
+    assert (read.count, read.index, read.skipped) == (2, [0, 3], 2)
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+@pytest.mark.parametrize("where", ["span", "client", "resource"])
+@pytest.mark.parametrize("kind", ["list", "object"])
+def test_nesting_is_too_deep_wherever_nobody_looks(kind: str, where: str, copies: int) -> None:
+    """MAX_DEPTH levels are JSON and one more is none; a span has seven around its attributes, a resource four."""
+
+    def of(levels: int) -> bytes:
+        brackets = levels - (4 if where == "resource" else 7)
+        text = "[" * brackets + "]" * brackets if kind == "list" else '{"x":' * brackets + "0" + "}" * brackets
+        client = {"kind": 3} if where == "client" else {}
+        holder = {"resource": text} if where == "resource" else {}
+        value = request(*[span(**client, attributes=None if holder else "HERE")] * copies, span(), resource=[])
+        if holder:
+            value["resourceSpans"][0]["resource"]["attributes"] = "HERE"
+        return json.dumps(value).replace('"HERE"', text).encode()
+
+    events = 1 if where == "client" else copies + 1
+    found = [seen(JSON, record(0, of(levels))) for levels in (MAX_DEPTH, MAX_DEPTH + 1)]
+    assert [len(each.events) for each in found] == [events, 0]
+    assert found[1].rejections == [(0, 0, "not_json")]
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+@pytest.mark.parametrize(
+    "attribute",
+    [any_value("[{" * 200), any_value({"a": {"b": [1]}}), {"more": [{}] * 200}, {"stringValue": '\\"[' * 300}],
+)
+def test_many_brackets_are_not_deep(attribute: dict[str, Any], copies: int) -> None:
+    made = [{"key": f"unasked.{number}", "value": attribute} for number in range(128)]
+    value = request(*[span(attributes=[*made, *attributes(http__route="/a")])] * copies)
+    found = events({**JSON, "max_record_bytes": "64MiB"}, value, group_by=["http.route"])
+    assert found == [replace(EVENT, group=("/a",))] * copies
+
+
+def test_what_is_no_text_makes_a_record_no_json_wherever_nobody_looks() -> None:
+    client = span(kind=3, attributes=attributes(unasked="HERE"))
+    value = json.dumps(request(span(), client)).encode().replace(b"HERE", b"\xff")
+    assert seen(JSON, record(0, value)) == Seen([], [(0, 0, "not_json")])
+
+
+def test_an_attribute_that_nobody_can_read_costs_its_span_nothing_else() -> None:
+    odd = [{"key": "odd", "value": {"stringValue": [1, 2]}}, *attributes(a="x")]
+    assert of_span("a", attributes=odd).group == ("x",)
 
 
 def test_spans_in_pieces_have_one_resource() -> None:

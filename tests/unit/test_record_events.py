@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support.decoded import NOON, Event, Seen, config_of, record, seen, source_of
+from support.decoded import NOON, Event, Seen, config_of, record, seen, source_of, unfiltered
 
 from evaluator.core.event import SECOND, EpochUs, SeriesTable
 from evaluator.core.partial import IdleAdvance
@@ -178,7 +178,7 @@ def test_a_reader_stops_behind_the_record_with_which_there_are_enough(name: str)
         "otlp_proto": spans.SerializeToString(),
         "otlp_json": json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{}] * EACH}]}]}).encode(),
     }.get(name, b"[" + b",".join([b"{}"] * EACH) + b"]")
-    source = source_of({"format": name, **({"batch": "array"} if name == "json" else {})})
+    source = unfiltered(source_of({"format": name, **({"batch": "array"} if name == "json" else {})}))
     reader = formats.get(name).reader(source, ("span.name",))
     records = Records.of([record(offset, value) for offset in range(TURN + 3)])
     read = reader(records.values, records)  # type: ignore[arg-type]  # none of them is None

@@ -65,6 +65,8 @@ class Reader(Protocol):
 
         But where they name schemas: those have to be known, else it raises `SchemasMissing`.
 
+        Events that the source's `where` keeps out may be left out, and count as skipped then.
+
         Where records hold many events it stops behind the one with which there are `EVENTS_AT_ONCE`, faults and empty
         records among them. A record of more events than the source takes is one fault, before anything is made of them,
         and counts as so many.

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAX_DEPTH = 200
 """Levels of nesting. More would let the depth of our own stack decide what is JSON."""
 
+TOO_DEEP = Fault(Reason.NOT_JSON, f"nested more than {MAX_DEPTH} levels deep")
+
 MISFIT = (msgspec.DecodeError, ValueError, RecursionError)
 """What msgspec raises of a value that does not fit its type, or is no JSON."""
 
@@ -269,7 +271,7 @@ def _text_of(value: bytes) -> str | Fault:
         text = value.decode()
     except UnicodeDecodeError as error:
         return Fault(Reason.NOT_JSON, f"not UTF-8 at byte {error.start}")
-    return Fault(Reason.NOT_JSON, f"nested more than {MAX_DEPTH} levels deep") if _nested_too_deep(value) else text
+    return TOO_DEEP if nested_too_deep(value) else text
 
 
 def _constant(name: str) -> NoReturn:
@@ -319,10 +321,11 @@ def _may_be_deep(value: bytes, outside: int = 0) -> bool:
     return len(value) > 2 * levels and value.count(b"{") + value.count(b"[") > levels
 
 
-def _nested_too_deep(value: bytes) -> bool:
-    if not _may_be_deep(value) or _is_surely_shallow(value):
+def nested_too_deep(value: bytes, outside: int = 0) -> bool:
+    """Whether `value`, which stands within `outside` levels, is nested deeper than what is JSON here."""
+    if not _may_be_deep(value, outside) or _is_surely_shallow(value):
         return False
-    depth = 0
+    depth = outside
     for bracket in _BRACKET.findall(_STRING.sub(b"", value)):
         depth += 1 if bracket in b"[{" else -1
         if depth > MAX_DEPTH:

@@ -1,23 +1,29 @@
 """The format `otlp_json`: a record is an ExportTraceServiceRequest as JSON, many spans.
 
-Two ways to the same spans. The *typed* way decodes into structs that name every field of the schema and allow no other:
-so nothing is skipped that nobody looked at, and the nesting is that of the types. Whatever does not fit (snake_case,
-a field of a later schema, a map in a map, broken JSON) makes the record go the *lenient* way through plain dicts, which
-defines what it means. That both agree is held by tests/property/test_otlp_laws.py.
+Two ways to the same spans. The *typed* way decodes into structs that name every field of the schema and allow no other.
+Whatever does not fit (snake_case, a field of a later schema, broken JSON) makes the record go the *lenient* way through
+plain dicts, which defines what it means. That both agree is held by tests/property/test_otlp_laws.py.
+
+Attributes are two thirds of a request, and most of them, or of the spans that have them, nobody asks for. So they stay
+the text that they are until somebody does; those that do not fit then (a map in a map) go the lenient way alone. What
+msgspec skips it checks for everything but UTF-8 and nesting, so both are checked before.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import compress
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from evaluator.wire.field import lookup
-from evaluator.wire.formats.json import MISFIT, kind_of, parse
+from evaluator.wire.formats.json import MAX_DEPTH, MISFIT, TOO_DEEP, kind_of, nested_too_deep, parse
 from evaluator.wire.rejection import Fault, Reason
-from evaluator.wire.span import Scope, format_of, whole_of
+from evaluator.wire.span import Picked, Scope, format_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,6 +70,17 @@ class _KeyValue(_Schema):
     value: _Any | None = None
 
 
+_NULL = msgspec.Raw(b"null")
+"""What is not decoded before somebody asks for it, where it is missing."""
+
+
+class _Pair(_Schema):
+    """A KeyValue whose value somebody may ask for."""
+
+    key: str = ""
+    value: msgspec.Raw = _NULL
+
+
 class _EntityRef(_Schema):
     schema_url: str | None = None
     type: str | None = None
@@ -72,7 +89,7 @@ class _EntityRef(_Schema):
 
 
 class _Resource(_Schema):
-    attributes: list[_KeyValue] | None = None
+    attributes: msgspec.Raw = _NULL
     dropped_attributes_count: _Whole = None
     entity_refs: list[_EntityRef] | None = None
 
@@ -115,7 +132,7 @@ class _Span(_Schema):
     kind: _Whole = None
     start_time_unix_nano: _Whole = None
     end_time_unix_nano: _Whole = None
-    attributes: list[_KeyValue] | None = None
+    attributes: msgspec.Raw = _NULL
     dropped_attributes_count: _Whole = None
     events: list[_Event] | None = None
     dropped_events_count: _Whole = None
@@ -140,30 +157,97 @@ class _Request(_Schema):
     resource_spans: list[_ResourceSpans] | None = None
 
 
-_DECODE = msgspec.json.Decoder(_Request).decode
+_REQUEST = msgspec.json.Decoder(_Request).decode
+_PAIRS = msgspec.json.Decoder(list[_Pair] | None).decode
+_VALUE = msgspec.json.Decoder(_Any | None).decode
+_KEY_VALUES = msgspec.json.Decoder(list[_KeyValue] | None).decode
 
 
 def scopes_of(value: bytes) -> Iterable[Scope | Fault] | Fault:
     """The spans of a request, and what is in their place but none."""
     try:
-        request = _DECODE(value)
+        if not value.isascii():
+            value.decode()
+        return _scopes(_REQUEST(value))
     except MISFIT:
         return lenient(value)
-    return _scopes(request)
 
 
-def _scopes(request: _Request) -> Iterator[Scope]:
+def _scopes(request: _Request) -> Iterator[Scope | Fault]:
+    """Those of a resource are looked at for their nesting when they were given: of too many, nobody asks for more."""
     for each in request.resource_spans or ():
-        resource = (each.resource and each.resource.attributes) or ()
+        resource = each.resource.attributes if each.resource else _NULL
         for scope in each.scope_spans or ():
             yield Scope(resource, scope.scope and scope.scope.name, scope.spans or (), _picked)
+            if _is_too_deep(list(map(_OF_SPAN, scope.spans or ())), _OUTSIDE_OF_SPAN):
+                yield TOO_DEEP
         if not each.scope_spans:
             yield Scope(resource, None, (), _picked)
+        if _is_too_deep([resource], _OUTSIDE_OF_RESOURCE):
+            yield TOO_DEEP
 
 
-def _picked(attributes: Sequence[_KeyValue] | None, wanted: frozenset[str]) -> dict[str, object]:
-    found = {each.key: _plain(each.value) for each in attributes or () if each.key in wanted}
-    return found if None not in found.values() else {key: value for key, value in found.items() if value is not None}
+_OF_SPAN = attrgetter("attributes")
+
+_OUTSIDE_OF_RESOURCE, _OUTSIDE_OF_SPAN = 4, 7
+"""Levels of the schema around attributes."""
+
+_LEVELS = MAX_DEPTH - _OUTSIDE_OF_SPAN
+
+_FEW = 16
+"""So many are looked at one by one in the time that numpy needs for any number."""
+
+
+def _is_too_deep(attributes: Sequence[msgspec.Raw], outside: int) -> bool:
+    """Whether one of them is nested deeper than what is JSON here, which msgspec does not mind in what it skips."""
+    return any(not _fits(each) and nested_too_deep(bytes(each), outside) for each in _bracketed(attributes))
+
+
+def _bracketed(attributes: Sequence[msgspec.Raw]) -> Iterable[msgspec.Raw]:
+    """Those that have as many opening brackets as nesting too deep takes, wherever they stand."""
+    long = [each for each in attributes if len(each) > 2 * _LEVELS]
+    if len(long) < _FEW:
+        texts = map(bytes, long)
+        return compress(long, [text.count(b"[") + text.count(b"{") > _LEVELS for text in texts])
+    text = np.frombuffer(b"".join(long), dtype=np.uint8)
+    begins = np.cumsum([0, *map(len, long[:-1])])
+    # One bit is between "[" and "{", and no other character becomes either with it.
+    is_opening = (text | (ord("[") ^ ord("{"))) == ord("{")
+    return compress(long, np.add.reduceat(is_opening, begins, dtype=np.int32) > _LEVELS)
+
+
+def _fits(attributes: msgspec.Raw) -> bool:
+    """Whether they are of the types of the schema, of which none can hold much of another."""
+    try:
+        _KEY_VALUES(attributes)
+    except MISFIT:
+        return False
+    return True
+
+
+def _picked(attributes: Iterable[msgspec.Raw], wanted: frozenset[str]) -> Picked:
+    some = list(attributes)
+    picked: Picked = {name: [None] * len(some) for name in wanted}
+    values = _Values()
+    for number, each in enumerate(some):
+        try:
+            for pair in _PAIRS(each) or ():
+                if pair.key in wanted:
+                    picked[pair.key][number] = values[bytes(pair.value)]
+        except MISFIT:
+            # JSON it is, as was checked before.
+            alone = _chosen([parse(bytes(each))], wanted)
+            for name, (value,) in alone.items():
+                picked[name][number] = value
+    return picked
+
+
+class _Values(dict[bytes, object]):
+    """What attributes hold, by how it is written: spans that are told together have much in common."""
+
+    def __missing__(self, written: bytes) -> object:
+        value = self[written] = _plain(_VALUE(written))
+        return value
 
 
 def _plain(value: _Any | _Plain | None) -> object:
@@ -258,9 +342,14 @@ def _spans(scope: Mapping[str, object], resource: object) -> Iterator[Scope | Fa
         yield Scope(resource, name, piece, _chosen)
 
 
-def _chosen(attributes: object, wanted: frozenset[str]) -> dict[str, object]:
-    found = {key: _any(value) for key, value in _pairs(attributes) if key in wanted}
-    return {key: value for key, value in found.items() if value is not None}
+def _chosen(attributes: Iterable[object], wanted: frozenset[str]) -> Picked:
+    some = list(attributes)
+    picked: Picked = {name: [None] * len(some) for name in wanted}
+    for number, each in enumerate(some):
+        for name, value in _pairs(each):
+            if name in wanted:
+                picked[name][number] = _any(value)
+    return picked
 
 
 def _span(node: Mapping[str, object] | Fault) -> _LooseSpan | Fault:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evaluator.wire.as_json import as_json
 from evaluator.wire.field import lookup
 from evaluator.wire.rejection import MAX_DETAIL, Fault, Reason
-from evaluator.wire.span import FindsScopes, Scope, format_of
+from evaluator.wire.span import FindsScopes, Picked, Scope, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,16 +83,17 @@ def _with_maps(message: Any, name: str, kind: Any) -> None:  # noqa: ANN401  # d
             field.type_name = f"{name}.{_ENTRY}"
 
 
-def _picked(attributes: Any, wanted: frozenset[str]) -> dict[str, object]:  # noqa: ANN401  # a map of protobuf's
-    found: dict[str, object] = {}
-    for key in wanted:
-        if key in attributes:
-            value = attributes[key]
-            # Most are texts or integers, and one that is not empty tells by itself that it is the one that is set.
-            plain = value.string_value or value.int_value or _plain(value)
-            if plain is not None:
-                found[key] = plain
-    return found
+def _picked(attributes: Iterable[Any], wanted: frozenset[str]) -> Picked:
+    """Of each of these maps of protobuf's."""
+    maps = list(attributes)
+    # Most are texts or integers, and one that is not empty tells by itself that it is the one that is set.
+    return {
+        name: [
+            ((value := each[name]).string_value or value.int_value or _plain(value)) if name in each else None
+            for each in maps
+        ]
+        for name in wanted
+    }
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401  # an AnyValue
