@@ -29,7 +29,7 @@ from evaluator.wire.codecs import CODECS
 from evaluator.wire.config.load import load_rules
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from support.cluster import Cluster
 
@@ -112,7 +112,7 @@ class Service:
 
     def __init__(
         self, cluster: Cluster, folder: Path, *, rules: str = RULES, topic: str = TOPIC, partitions: int = 2,
-        shards: int = SHARDS,
+        shards: int = SHARDS, source_settings: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.app = cluster.name("app")
         self.source = f"{self.app}.calls"
@@ -121,6 +121,7 @@ class Service:
         self.topics = Topics(self.app, f"{self.app}.alerts", f"{self.app}.status", f"{self.app}.verdicts",
                              f"{self.app}.dlq", f"{self.app}.control")  # fmt: skip
         self.partitions, self.shards = partitions, shards
+        self._source_settings = source_settings or {}
         self.log: KafkaLog
         self.source_name: str
         self.topic_of: dict[str, str] = {}
@@ -144,7 +145,10 @@ class Service:
             config = load_rules([self.rules])
             self.topic_of = {name: source.topic for name, source in config.rules.sources.items()}
             await self.log.create(
-                [TopicSpec(topic, self.partitions, retention_ms=-1) for topic in self.topic_of.values()]
+                [
+                    TopicSpec(topic, self.partitions, retention_ms=-1, settings=self._source_settings)
+                    for topic in self.topic_of.values()
+                ]
             )
             self.source_name = next(iter(self.topic_of))
             await self.log.create(self.topics.specs(self.shards, await source_partitions(self.log, config)))

@@ -1,8 +1,9 @@
 """What the libraries of others write goes through a real Kafka and comes out as the right counts.
 
 Of ten requests of `checkout` in a minute four fail and the last is slow; those of `search` are good. What is asserted
-is what an alert and the newest status say of them, down to the trace ids. Formats that nobody has a library for go
-through it as their examples.
+is what an alert and the newest status say of them, down to the trace ids; of a record that is as large as a Collector
+makes them, how many there were and how many failed. Formats that nobody has a library for go through it as their
+examples.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary_event, to_structured_event
 from kafka.service import MINUTE_US, PATIENCE_S, START_US, TOPIC, Service
 from kafka.test_sources import consumed, stopped
+from kafka.test_traps import raw
 from support.examples import EXAMPLES, compared, expected, lines, partitions
 from support.exported import (
     Request,
@@ -64,13 +66,18 @@ REQUESTS = [
 AFTERWARDS = [Request(service, START_US + MINUTE_US + 1) for service in ("checkout", "search")]
 """Of the next minute: it closes the one that is judged."""
 
+LARGEST = 4 << 20
+"""Bytes of a record: what a source takes unless it is told otherwise, four times what Kafka does."""
+
 FAILED = [request for request in REQUESTS if request.status >= 500]
 
 
 async def judged(service: Service, records: Sequence[Outgoing], told: int) -> tuple[list[dict[str, Any]], list[Any]]:
     """The alerts that a process makes of these records, and the newest status of `told` alerts and series."""
     process = service.start()
-    await service.log.append(records)
+    async with raw(service.bootstrap, max_request_size=LARGEST) as producer:
+        for one in records:
+            await producer.send_and_wait(one.topic, one.value, one.key, one.partition, headers=list(one.headers))
     await consumed(service, process)
     await service.until(1, process)
     # Each shard writes its own: those of another one may come later.
@@ -139,11 +146,42 @@ async def test_what_opentelemetry_exports_is_counted(
     requests = [*REQUESTS, *AFTERWARDS]
     made = [exported(requests[:8]), exported(requests[8:])]
     trace_ids = dict(zip(requests, [each for _, ids in made for each in ids], strict=True))
-    rules = RULES.format(format=name, fields="", group=SPANS_GROUP)
-    async with Service(kafka, tmp_path, rules=rules, topic="calls-topic", partitions=1).running() as service:
-        records = [Outgoing(service.source, None, encode(spans), 0) for spans, _ in made]
-        alerts, status = await judged(service, records, 4)
+    alerts, status = await judged_spans(name, [encode(spans) for spans, _ in made], 4, kafka, tmp_path)
     judge(alerts, status, trace_ids, "{}")
+
+
+async def judged_spans(
+    name: str, values: Sequence[bytes], told: int, kafka: Cluster, tmp_path: Path, **source: str
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """What a process makes of records of spans; `source` are settings of their topic, by Kafka's names."""
+    rules = RULES.format(format=name, fields="", group=SPANS_GROUP)
+    settings = {key.replace("__", "."): value for key, value in source.items()}
+    under_test = Service(kafka, tmp_path, rules=rules, topic="calls-topic", partitions=1, source_settings=settings)
+    async with under_test.running() as service:
+        return await judged(service, [Outgoing(service.source, None, value, 0) for value in values], told)
+
+
+async def test_a_record_of_ten_thousand_spans_is_counted(kafka: Cluster, tmp_path: Path) -> None:
+    """As a Collector batches them: spans of many resources and scopes. The first services fail now and then, one often.
+
+    More than a topic takes unless it is told to, but not more than a source does.
+    """
+    failing = {f"service-{number:02d}": number for number in range(39)} | {"service-39": 100}
+    requests = [
+        Request(service, START_US + (number * len(failing) + place) * 5_000, status=503 if number < failed else 200)
+        for number in range(10_000 // len(failing))
+        for place, (service, failed) in enumerate(failing.items())
+    ]
+    afterwards = [Request(service, START_US + MINUTE_US + 1) for service in failing]
+    spans = [exported(some, ["http", "grpc", "jobs"], with_client=False)[0] for some in (requests, afterwards)]
+    values = [sdks_proto(each) for each in spans]
+    assert (len(spans[0]), len(values[0]) > 1 << 20) == (10_000, True)
+    told = 2 * len(failing)
+    (alert,), status = await judged_spans("otlp_proto", values, told, kafka, tmp_path, max__message__bytes=str(LARGEST))
+    assert (alert["alertname"], alert["labels"]["who"]) == ("Failing", "service-39")
+    assert {who: (n, bad) for who, (n, bad, _) in counts(status, "Failing").items()} == {
+        service: (250, failed) for service, failed in failing.items()
+    }
 
 
 @pytest.mark.parametrize("write", [to_structured_event, to_binary_event])

@@ -59,9 +59,9 @@ async def opened(bootstrap: str, patience: Patience = HURRIED) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def raw(bootstrap: str, transactional_id: str) -> AsyncIterator[AIOKafkaProducer]:
+async def raw(bootstrap: str, transactional_id: str | None = None, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
     """aiokafka's own producer."""
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=transactional_id)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=transactional_id, **options)
     await producer.start()
     try:
         yield producer

@@ -37,30 +37,38 @@ class Request(NamedTuple):
     status: int = 200
 
 
-def exported(requests: Sequence[Request]) -> tuple[Sequence[ReadableSpan], list[str]]:
+def exported(
+    requests: Sequence[Request], scopes: Sequence[str] = ("shop.http",), *, with_client: bool = True
+) -> tuple[Sequence[ReadableSpan], list[str]]:
     """What the SDK makes of them, a server span each and a client span in it; and their trace ids.
 
     A failure is a status of 5xx in the attributes of the server span; its client span says that it failed each time,
-    which nobody may count.
+    which nobody may count. A service is one resource; its requests take turns in the scopes.
     """
     exporter = InMemorySpanExporter()
     trace_ids = []
-    for request in requests:
-        provider = TracerProvider(resource=Resource.create({"service.name": request.service}), shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(exporter))
-        tracer = provider.get_tracer("shop.http", "1.2.3")
+    providers = {service: _provider(service, exporter) for service in dict.fromkeys(each.service for each in requests)}
+    for number, request in enumerate(requests):
+        tracer = providers[request.service].get_tracer(scopes[number % len(scopes)], "1.2.3")
         end, start = request.end_us * 1000, (request.end_us - request.latency_us) * 1000
         server = tracer.start_span(
             "GET /cart", None, SpanKind.SERVER,
             {"http.route": "/cart", "http.response.status_code": request.status, "tags": ["a", "b"]}, start_time=start,
         )  # fmt: skip
-        client = tracer.start_span("GET /stock", None, SpanKind.CLIENT, start_time=start)
-        client.set_status(StatusCode.ERROR, "no stock")
-        client.end(end)
+        if with_client:
+            client = tracer.start_span("GET /stock", None, SpanKind.CLIENT, start_time=start)
+            client.set_status(StatusCode.ERROR, "no stock")
+            client.end(end)
         server.add_event("queried", {"rows": 3}, timestamp=start + 1)
         server.end(end)
         trace_ids.append(f"{server.get_span_context().trace_id:032x}")
     return exporter.get_finished_spans(), trace_ids
+
+
+def _provider(service: str, exporter: InMemorySpanExporter) -> TracerProvider:
+    provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
 
 
 def sdks_proto(spans: Sequence[ReadableSpan]) -> bytes:
