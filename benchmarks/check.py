@@ -23,6 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import core
+import formats
+import job
+import numpy as np
 
 from evaluator.core.event import SeriesTable
 from evaluator.wire.decode import SourceDecoder
@@ -39,6 +42,14 @@ def decode() -> Callable[[], object]:
     batches = [Records.of(rows[begin : begin + core.BATCH]) for begin in range(0, EVENTS, core.BATCH)]
     decoder, table = SourceDecoder(core.rules().sources["bench"]), SeriesTable({"voice-api": 20_000})
     return lambda: [decoder.decode(batch, table, None) for batch in batches]
+
+
+def spans() -> Callable[[], object]:
+    """A record of spans as protobuf in, columns out. What is counted is of a span, whether it is an event or not."""
+    value = formats.request(EVENTS, np.random.default_rng(7)).SerializeToString()
+    records = Records.of([Record(0, job.START_MS + 10**8, None, value)])
+    decoder, table = SourceDecoder(formats.source("otlp_proto")), SeriesTable({"api": 20_000})
+    return lambda: decoder.decode(records, table, None)
 
 
 def aggregate() -> Callable[[], object]:
@@ -61,7 +72,12 @@ class Station(NamedTuple):
     more: int
 
 
-STATIONS = {"decode": Station(decode, 8), "aggregate": Station(aggregate, 64), "evaluate": Station(evaluate, 2)}
+STATIONS = {
+    "decode": Station(decode, 8),
+    "spans": Station(spans, 8),
+    "aggregate": Station(aggregate, 64),
+    "evaluate": Station(evaluate, 2),
+}
 
 
 def instructions(station: str, rounds: int) -> int:
@@ -91,7 +107,7 @@ def an_event(station: str) -> float:
 def about() -> dict[str, str]:
     """What decides how many instructions the same work takes, beside our own code."""
     return {"python": platform.python_version(), "machine": platform.machine(),
-            **{name: version(name) for name in ("numpy", "msgspec")}}  # fmt: skip
+            **{name: version(name) for name in ("numpy", "msgspec", "protobuf")}}  # fmt: skip
 
 
 def main() -> int:
