@@ -9,6 +9,7 @@ that mends the bug.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Collection, Sequence
 
-    from evaluator.core.event import EpochUs, EventBatch, Picked, SeriesTable
+    from evaluator.core.event import EpochUs, Int64s, Picked, SeriesTable
     from evaluator.runtime.log.port import Partition
     from evaluator.wire.decode import Decoded
     from evaluator.wire.records import Record
@@ -86,7 +87,9 @@ class LastNet:
             rejection = Rejection(records[0].offset, 0, Reason.DECODER_BUG, detail)
             nothing = self._decoder.decode(records[:0], table, now, recorded)
             return replace(nothing, records=1, rejections=[rejection])
-        decoded.events.trace_ids = self._picked(decoded.events)
+        events = decoded.events
+        # Nothing in it leads back to the batch, which would stay then until the collector comes: that is seldom.
+        events.trace_ids = partial(self._picked, events.trace_ids, events.offset)
         return decoded
 
     def prime(self, records: Sequence[Record], recorded: Collection[tuple[int, int]]) -> int:
@@ -109,21 +112,16 @@ class LastNet:
                 return made
             self._at_once = len(some) // 2
 
-    def _picked(self, events: EventBatch) -> Picked:
+    def _picked(self, pick: Picked, offsets: Int64s, chosen: Sequence[int]) -> Sequence[str]:
         """Trace ids that are read when they are asked for; of a record where that fails there is none."""
-        pick = events.trace_ids
-
-        def picked(chosen: Sequence[int]) -> Sequence[str]:
-            texts = _tried(pick, chosen)
-            if not isinstance(texts, _Bug):
-                return texts
-            if len(chosen) == 1:
-                self._tell(texts, offset=int(events.offset[chosen[0]]))
-                return [""]
-            half = len(chosen) // 2
-            return [*picked(chosen[:half]), *picked(chosen[half:])]
-
-        return picked
+        texts = _tried(pick, chosen)
+        if not isinstance(texts, _Bug):
+            return texts
+        if len(chosen) == 1:
+            self._tell(texts, offset=int(offsets[chosen[0]]))
+            return [""]
+        half = len(chosen) // 2
+        return [*self._picked(pick, offsets, chosen[:half]), *self._picked(pick, offsets, chosen[half:])]
 
     def _tell(self, bug: _Bug, offset: int) -> None:
         """Count it; each bug is logged once: its records are in the dead letters, all of them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -195,6 +197,17 @@ def test_a_trace_id_that_cannot_be_read_is_none() -> None:
         assert decoded.events.trace_ids([0, 1, 2, 4]) == ["g0", "g1", "", "g4"]
     assert [line["offset"] for line in logged] == [2]
     assert tallies == {("decoder_bugs", "events"): 1}
+
+
+def test_a_batch_that_is_dropped_is_gone_without_the_collector() -> None:
+    decoded = net(SourceDecoder(SOURCE)).decode([record(n) for n in range(5)], table(), None, ())
+    columns = [weakref.ref(column) for column in (decoded.events.offset, decoded.events.time)]
+    gc.disable()
+    try:
+        del decoded
+        assert [column() for column in columns] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_stage_sends_such_a_record_to_the_dead_letters_and_goes_on(tmp_path: Path) -> None:
