@@ -63,8 +63,7 @@ def demo(
             message = f"{dump}: cannot be written ({error.strerror})"
             raise UsageError(message) from error
         wish = Play(
-            Address(*settings.web.address), settings.url, incident, seconds, seed, stream,
-            max_rejected=settings.web.max_rejected,
+            Address(*settings.web.address), settings.url, settings.web.max_rejected, incident, seconds, seed, stream,
         )  # fmt: skip
         say, tell = _say(incident=incident), _json if output is Output.JSON else _text
         if kafka is None:

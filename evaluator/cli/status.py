@@ -45,7 +45,9 @@ def _lines(data: dict[str, Any]) -> list[str]:
     for source in data["sources"]:
         state = "BLIND" if source["blind"] else "ok"
         watermark = f"watermark {source['watermark'] or '-'}"
-        lines.append(f"source   {source['name']:<20} {state:<6} {watermark}, {_rejected(source['rejects'])}")
+        # A process of a release before has no word on rejects.
+        rejected = f", {_rejected(source['rejects'])}" if "rejects" in source else ""
+        lines.append(f"source   {source['name']:<20} {state:<6} {watermark}{rejected}")
     others = sorted({task["owner"] for task in data["tasks"] if task["rules"] not in {data["config"], ""}})
     if others:
         lines.append(f"conflict {', '.join(others)} judge by other rules")

@@ -215,7 +215,8 @@ class AggregateStage:
             fetched = fetched._replace(next_offset=int(records.offsets[taken.records]))
         self._read_from = fetched.next_offset
         self.lag = max(0, fetched.high_watermark - fetched.next_offset)
-        if self._may_decide:
+        # A turn that left records, and accepted none, says nothing of whether the partition is idle.
+        if self._may_decide and (rest is None or taken.events):
             self._observe(fetched, accepted=taken.events > 0)
         return rest
 

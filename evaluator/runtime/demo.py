@@ -15,7 +15,6 @@ from evaluator.core.event import MINUTE, SECOND, DurationUs, EpochUs
 from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.clock import HurriedClock, ScaledClock, SystemClock
 from evaluator.runtime.fleet import Fleet
-from evaluator.runtime.intake import MAX_REJECTED
 from evaluator.runtime.live import Address, Tail, WorkerHealth, serve, work_until
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Log, Outgoing, Partition, TopicSpec
@@ -56,12 +55,12 @@ class Play(NamedTuple):
 
     address: Address
     url: str
+    max_rejected: Fraction
     incident: bool = True
     seconds: float | None = None
     seed: int = 1
     dump: BinaryIO | None = None
     kafka: tuple[Log, Topics] | None = None
-    max_rejected: Fraction = MAX_REJECTED
 
 
 class Stage(NamedTuple):

@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluator.core.event import MINUTE
+from evaluator.core.event import MINUTE, SECOND
 from evaluator.wire.rejection import Reason
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from evaluator.runtime.clock import Clock
 
-BUCKET_S = MINUTE // 1_000_000
+BUCKET_S = MINUTE // SECOND
 """Shorter: more to add up, and nobody sees the difference. Longer: the far end of the time is known less well."""
 
 BUCKETS = 10

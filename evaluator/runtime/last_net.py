@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
+from traceback import format_tb
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -52,6 +53,8 @@ class Decoder(Protocol):
 
 
 class _Bug(NamedTuple):
+    """What a decoder raised."""
+
     error: Exception
 
     @property
@@ -62,6 +65,12 @@ class _Bug(NamedTuple):
             trace = trace.tb_next
         where = "" if trace is None else f" at {PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
         return f"{type(self.error).__name__}{where}"
+
+    @property
+    def detail(self) -> str:
+        """The same with its message, which payload text may be part of."""
+        said = _tried(str, self.error)
+        return " ".join(f"{self.kind}: {'' if isinstance(said, _Bug) else said}".split())[:MAX_DETAIL]
 
 
 class LastNet:
@@ -75,7 +84,12 @@ class LastNet:
         self._decoder, self._source, self._partition, self._tallies = decoder, source, partition, tallies
         self._at_once = MOST
         self._told: set[str] = set()
-        self.check = decoder.check
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raises `SchemasMissing`, as the decoder does. Where that fails, `decode` finds the record."""
+        if isinstance(_tried(self._decoder.check, records), _Bug):
+            for each in records:
+                _tried(self._decoder.check, [each])
 
     def decode(
         self, records: Sequence[Record], table: SeriesTable, now: EpochUs | None, recorded: Collection[tuple[int, int]]
@@ -83,8 +97,7 @@ class LastNet:
         """Decode as many records as the decoder takes; a record that it fails at is one rejection."""
         decoded = self._through(records, lambda some: self._decoder.decode(some, table, now, recorded))
         if isinstance(decoded, _Bug):
-            detail = " ".join(f"{decoded.kind}: {decoded.error}".split())[:MAX_DETAIL]
-            rejection = Rejection(records[0].offset, 0, Reason.DECODER_BUG, detail)
+            rejection = Rejection(records[0].offset, 0, Reason.DECODER_BUG, decoded.detail)
             nothing = self._decoder.decode(records[:0], table, now, recorded)
             return replace(nothing, records=1, rejections=[rejection])
         events = decoded.events
@@ -105,12 +118,13 @@ class LastNet:
             if not isinstance(made, _Bug):
                 self._at_once = min(2 * self._at_once, MOST)
                 return made
-            if not some:
-                raise made.error  # of no record at all
-            if len(some) == 1:
+            if len(some) <= 1:
+                if not some or isinstance(made.error, MemoryError):
+                    raise made.error  # no record is to blame
                 self._tell(made, offset=some[0].offset)
                 return made
             self._at_once = len(some) // 2
+            del made  # it holds all that was made before it failed
 
     def _picked(self, pick: Picked, offsets: Int64s, chosen: Sequence[int]) -> Sequence[str]:
         """Trace ids that are read when they are asked for; of a record where that fails there is none."""
@@ -118,25 +132,28 @@ class LastNet:
         if not isinstance(texts, _Bug):
             return texts
         if len(chosen) == 1:
+            if isinstance(texts.error, MemoryError):
+                raise texts.error
             self._tell(texts, offset=int(offsets[chosen[0]]))
             return [""]
         half = len(chosen) // 2
         return [*self._picked(pick, offsets, chosen[:half]), *self._picked(pick, offsets, chosen[half:])]
 
     def _tell(self, bug: _Bug, offset: int) -> None:
-        """Count it; each bug is logged once: its records are in the dead letters, all of them."""
+        """Count it. Each bug is logged once, and without its message: logs hold no payloads, dead letters do."""
         self._tallies["decoder_bugs", self._source] += 1
         if bug.kind not in self._told:
             self._told.add(bug.kind)
             place = {"source": self._source, "partition": self._partition.index, "offset": offset}
-            log.error("decoder.bug", **place, bug=bug.kind, exc_info=bug.error)
+            trace = "".join(format_tb(bug.error.__traceback__))
+            log.error("decoder.bug", **place, bug=bug.kind, trace=trace)
 
 
 def _tried(call: Callable[[A], T], argument: A) -> T | _Bug:
-    """What a call gives, or what it raises that no one foresaw. Without memory no record is to blame."""
+    """What a call gives, or what it raises that no one foresaw."""
     try:
         return call(argument)
-    except (EvaluatorError, MemoryError):
+    except EvaluatorError:
         raise
     except Exception as error:  # noqa: BLE001  # the last net: a bug whose record would stop all that follow it
         return _Bug(error)

@@ -17,7 +17,7 @@ import msgspec
 from evaluator.core.alert import fingerprint, key_of, labels_of
 from evaluator.core.blind import overdue
 from evaluator.core.event import EpochUs, SeriesKey
-from evaluator.runtime.intake import MAX_REJECTED, Intake, Rejects
+from evaluator.runtime.intake import Intake, Rejects
 from evaluator.runtime.status import Alert, RuleStatus, Status, moment, read_alert, read_status
 from evaluator.wire.config.duration import parse_duration
 from evaluator.wire.config.finding import Refused
@@ -92,7 +92,7 @@ class View:
     for each alert and series that the status topic knows, `TRANSITIONS_KEPT` alerts, and the counts of an `Intake`.
     """
 
-    def __init__(self, rules: RuleSet, clock: Clock, max_rejected: Fraction = MAX_REJECTED) -> None:
+    def __init__(self, rules: RuleSet, clock: Clock, max_rejected: Fraction) -> None:
         self.rules = rules
         self.max_rejected = max_rejected
         self.unreadable = 0

@@ -28,7 +28,7 @@ MAX_CLASSES = 65_536
 """How many classes are kept between batches. Fewer than a source has series would number them in every batch."""
 
 
-class Classes(NamedTuple):
+class Numbered(NamedTuple):
     """`series` of every event in the table, how many have none, and how many group values were too long."""
 
     series: Int32s
@@ -52,23 +52,23 @@ class Classifier:
         self._series: Int32s = np.empty(0, dtype=np.int32)
         self._oversized: Int64s = np.empty(0, dtype=np.int64)
 
-    def classify(
-        self, columns: Sequence[Column], count: int, table: SeriesTable, kinds: Sequence[Kinds | None] = ()
-    ) -> Classes:
-        """The classes of `count` events, numbered in `table`. The columns are the values of `fields`, of `kinds`."""
+    def classes(self, columns: Sequence[Column], count: int, kinds: Sequence[Kinds | None] = ()) -> Int64s:
+        """The classes of `count` events, for the next call of `number`. The columns are the values of `fields`."""
         if self._class_of.full or len(self._known) > MAX_CLASSES:
             self._forget()
         if columns:
-            numbers = np.array(self._class_of.column(columns, kinds), dtype=np.int64)
-        else:
-            numbers = np.full(count, self._classified(()), dtype=np.int64)
+            return np.array(self._class_of.column(columns, kinds), dtype=np.int64)
+        return np.full(count, self._classified(()), dtype=np.int64)
+
+    def number(self, classes: Int64s, table: SeriesTable) -> Numbered:
+        """The series of events of these classes, numbered in `table`."""
         self._extend(table)
-        series = self._series[numbers]
-        if count and series.min() == _UNNUMBERED:
-            self._number(numbers[series == _UNNUMBERED], table)
-            series = self._series[numbers]
-        oversized = int(self._oversized[numbers].sum()) if self._oversized.any() else 0
-        return Classes(series, int((series == UNMATCHED).sum()), oversized)
+        series = self._series[classes]
+        if len(classes) and series.min() == _UNNUMBERED:
+            self._number(classes[series == _UNNUMBERED], table)
+            series = self._series[classes]
+        oversized = int(self._oversized[classes].sum()) if self._oversized.any() else 0
+        return Numbered(series, int((series == UNMATCHED).sum()), oversized)
 
     def _extend(self, table: SeriesTable) -> None:
         """Room for the classes that are new, and for all of them in a new table."""
@@ -79,12 +79,12 @@ class Classifier:
             self._series = np.append(self._series, np.full(new, _UNNUMBERED, dtype=np.int32))
             self._oversized = np.array([oversized for _, oversized in self._known], dtype=np.int64)
 
-    def _number(self, numbers: Int64s, table: SeriesTable) -> None:
+    def _number(self, classes: Int64s, table: SeriesTable) -> None:
         """Intern in the order of the log: past `max_series` the first ones have the places."""
         keys = [key for key, _ in self._known]
-        for number in dict.fromkeys(numbers.tolist()):
-            key = keys[number]
-            self._series[number] = UNMATCHED if key is None else table.intern(key)
+        for each in dict.fromkeys(classes.tolist()):
+            key = keys[each]
+            self._series[each] = UNMATCHED if key is None else table.intern(key)
 
     def _classified(self, values: tuple[object, ...]) -> int:
         return self._known.setdefault(self._key(dict(zip(self.fields, values, strict=True))), len(self._known))

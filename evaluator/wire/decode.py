@@ -6,13 +6,18 @@ What happens to an event, in this order; each step sees only what the one before
     where    the source's filter                    skipped
     values   time, weight and score                 rejected: missing_time, bad_value
     guard    not later than record or clock allow   rejected: future
+    columns  latency, failed, class, texts          trace ids are read when they are asked for, where they can be
     dedup    not seen in the last R offsets         dropped, counted
-    columns  latency, failed, series                accepted; trace ids are read when they are asked for
+    number   series                                 accepted
+
+Whatever could fail on what an event holds is done before anything is learned of it. So decoding is all or nothing, and
+at which record it fails does not depend on those before.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -25,10 +30,10 @@ from evaluator.core.event import (
     NO_SCORE,
     UNKNOWN,
     EventBatch,
+    Int8s,
     Int64s,
     Picked,
     RunColumns,
-    SeriesTable,
     listed,
 )
 from evaluator.errors import SchemasMissing
@@ -36,7 +41,7 @@ from evaluator.wire import column, formats
 from evaluator.wire.classify import Classifier
 from evaluator.wire.column import Column, Kinds
 from evaluator.wire.config.model import LatencySpan
-from evaluator.wire.dedup import Dedup, Ids
+from evaluator.wire.dedup import Dedup
 from evaluator.wire.field import RECORD_TIMESTAMP, record_column
 from evaluator.wire.guard import late_for_clock, late_for_record
 from evaluator.wire.memo import Memo
@@ -48,7 +53,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from evaluator.core.event import EpochUs, Int8s
+    from evaluator.core.event import EpochUs, SeriesTable
     from evaluator.wire.config.matcher import Matcher
     from evaluator.wire.config.model import SourceConfig
 
@@ -92,8 +97,6 @@ class _Outcome:
     """Each of them: they are recorded."""
     skipped: int = 0
     duplicates: int = 0
-    ids: Ids = field(default_factory=dict)
-    """What deduplication has to know of them."""
 
     def rejections(self) -> list[Rejection]:
         """All of them, in log order."""
@@ -131,6 +134,27 @@ class _Events:
         return _Events(columns, self.kinds, self.position[kept], self.index[kept], self.time[kept], weight, score)
 
 
+@dataclass(slots=True)
+class _Measured:
+    """More columns of the events that may be duplicates still: `classes` are the classifier's, `texts` go by paths."""
+
+    latency: Int64s
+    failed: Int8s
+    classes: Int64s
+    texts: dict[str, list[str]]
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> _Measured:
+        """Of those events where `kept` is true."""
+        if kept.all():
+            return self
+        texts = {path: list(compress(values, kept)) for path, values in self.texts.items()}
+        return _Measured(self.latency[kept], self.failed[kept], self.classes[kept], texts)
+
+    def text(self, path: str | None) -> list[str]:
+        """The texts at a path, "" where there is no path."""
+        return [""] * len(self.latency) if path is None else self.texts[path]
+
+
 class SourceDecoder:
     """Decodes one partition of a source, in the order of its offsets.
 
@@ -153,6 +177,8 @@ class SourceDecoder:
         self._later = None if later is None else format_.reader(source, (later,))
         in_payload = tuple(path for path in paths if path not in self._about_record and path != later)
         self._column = {path: number for number, path in enumerate((*in_payload, *self._about_record))}
+        texts = (None if self._dedup is None else fields.id, fields.trace_id, fields.deploy, fields.context)
+        self._texts = [path for path in dict.fromkeys(texts) if path in self._column]
         self._read = format_.reader(source, in_payload)
 
     def _read_later(self, paths: Sequence[str]) -> str | None:
@@ -193,32 +219,20 @@ class SourceDecoder:
         (offset, index) of the events that a clock rejected in an earlier run: they are rejected again.
         """
         outcome = _Outcome()
-        events, records = self._all(Records.of(records), outcome)
-        events = self._filtered(events, outcome)
-        events = self._valued(events, records, outcome)
-        events = self._guarded(events, records, now, recorded, outcome)
-        events = self._deduplicated(events, records, outcome)
-        latency = self._latencies(events)
-        bad = latency == column.BAD
-        trace_ids, held = self._trace_ids(events, records)
-        failed = self._outcomes(events)
-        runs = self._runs(events, failed)
-        fields = self._classifier.fields
-        kinds = self._kinds(events, fields)
-        # Last: what can fail is behind us.
-        classes = self._classifier.classify(self._values(events, fields), len(events), table, kinds)
-        if self._dedup is not None:
-            self._dedup.learn(outcome.ids)
+        events, measured, records = self._accepted(Records.of(records), now, recorded, outcome)
+        bad = measured.latency == column.BAD
+        trace_ids, held = self._trace_ids(events, measured, records)
+        numbered = self._classifier.number(measured.classes, table)
         batch = EventBatch(
             offset=records.offsets[events.position],
             time=events.time,
-            failed=failed,
-            latency=np.where(bad, NO_LATENCY, latency),
-            series=classes.series,
+            failed=measured.failed,
+            latency=np.where(bad, NO_LATENCY, measured.latency),
+            series=numbered.series,
             trace_ids=trace_ids,
             weight=events.weight,
             held=held,
-            runs=runs,
+            runs=self._runs(events, measured),
         )
         return Decoded(
             len(records),
@@ -227,17 +241,36 @@ class SourceDecoder:
             outcome.skipped,
             outcome.duplicates,
             bad_latencies=int(bad.sum()),
-            unmatched=classes.unmatched,
-            oversized_groups=classes.oversized,
+            unmatched=numbered.unmatched,
+            oversized_groups=numbered.oversized,
         )
 
     def prime(self, records: Sequence[Record], recorded: Collection[tuple[int, int]] = ()) -> int:
         """Learn the ids of the `dedup` offsets before those that are decoded next. Counts nothing.
 
-        Returns of how many of the records, as `decode` does: by doing the same, so that both fail at the same records.
+        Returns of how many of the records, as `decode` does. Both fail at the same ones.
         """
-        nowhere = SeriesTable(dict.fromkeys((surface.name for surface in self._source.surfaces), 0))
-        return self.decode(records, nowhere, None, recorded).records
+        if self._dedup is None:
+            return len(records)
+        _, _, read = self._accepted(Records.of(records), None, recorded, _Outcome())
+        return len(read)
+
+    def _accepted(
+        self, records: Records, now: EpochUs | None, recorded: Collection[tuple[int, int]], outcome: _Outcome
+    ) -> tuple[_Events, _Measured, Records]:
+        """What is accepted, in two sets of columns, and the records that were read."""
+        events, records = self._all(records, outcome)
+        events = self._filtered(events, outcome)
+        events = self._valued(events, records, outcome)
+        events = self._guarded(events, records, now, recorded, outcome)
+        measured = self._measured(events)
+        dedup = self._dedup
+        if dedup is None:
+            return events, measured, records
+        ids = zip(records.offsets[events.position].tolist(), measured.text(self._fields.id), strict=True)
+        fresh = np.array([dedup.fresh(offset, each) for offset, each in ids], dtype=np.bool_)
+        outcome.duplicates += len(fresh) - int(fresh.sum())
+        return events.only(fresh), measured.only(fresh), records
 
     def _all(self, records: Records, outcome: _Outcome) -> tuple[_Events, Records]:
         live, positions = self._readable(records)
@@ -354,15 +387,14 @@ class SourceDecoder:
                 outcome.faults.add(*place, Fault(Reason.FUTURE, detail))
         return events.only(~(by_record | by_clock))
 
-    def _deduplicated(self, events: _Events, records: Records, outcome: _Outcome) -> _Events:
-        dedup = self._dedup
-        if dedup is None:
-            return events
-        offsets = records.offsets[events.position].tolist()
-        judged, outcome.ids = dedup.judged(offsets, self._texts(events, self._fields.id))
-        fresh = np.array(judged, dtype=np.bool_)
-        outcome.duplicates += len(fresh) - int(fresh.sum())
-        return events.only(fresh)
+    def _measured(self, events: _Events) -> _Measured:
+        fields = self._classifier.fields
+        return _Measured(
+            self._latencies(events),
+            self._outcomes(events),
+            self._classifier.classes(self._values(events, fields), len(events), self._kinds(events, fields)),
+            {path: column.texts(events.columns[self._column[path]]) for path in self._texts},
+        )
 
     def _latencies(self, events: _Events) -> Int64s:
         latency = self._fields.latency
@@ -382,21 +414,20 @@ class SourceDecoder:
         answers = self._failed.column(self._values(events, test.fields), self._kinds(events, test.fields))
         return np.array(answers, dtype=np.int8)
 
-    def _runs(self, events: _Events, failed: Int8s) -> RunColumns | None:
+    def _runs(self, events: _Events, measured: _Measured) -> RunColumns | None:
         """What run groups are made of. A run that failed has no score, whatever the payload says."""
         if not self._source.deploying:
             return None
         score = np.full(len(events), NO_SCORE, dtype=np.int64) if events.score is None else events.score
-        contexts = [context or MAIN for context in self._texts(events, self._fields.context)]
-        return RunColumns(
-            np.where(failed == FAILED, NO_SCORE, score), self._texts(events, self._fields.deploy), contexts
-        )
+        score = np.where(measured.failed == FAILED, NO_SCORE, score)
+        contexts = [context or MAIN for context in measured.text(self._fields.context)]
+        return RunColumns(score, measured.text(self._fields.deploy), contexts)
 
-    def _trace_ids(self, events: _Events, records: Records) -> tuple[Picked, int]:
+    def _trace_ids(self, events: _Events, measured: _Measured, records: Records) -> tuple[Picked, int]:
         """What gives the trace ids of some of the events, and about how many bytes it holds for that."""
         read = self._later
         if read is None:
-            return listed(self._texts(events, self._fields.trace_id)), 0
+            return listed(measured.text(self._fields.trace_id)), 0
         # The records without an event go at once.
         kept = records if len(events) == len(records) else records.only(events.position.tolist())
 
@@ -406,9 +437,6 @@ class SourceDecoder:
             return column.texts(texts)
 
         return picked, sum(map(len, cast("list[bytes]", kept.values))) + _PER_RECORD * len(kept)
-
-    def _texts(self, events: _Events, path: str | None) -> list[str]:
-        return [""] * len(events) if path is None else column.texts(events.columns[self._column[path]])
 
 
 def schemas_missing(source: SourceConfig, values: Iterable[bytes | None]) -> list[int]:

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-Ids = dict[str, int]
-"""The newest offset of each id, in the order of these offsets."""
 
 _MASKED = "xxxxxxxx-xxxx-"
 """How loggers that hide ids write every UUID. Taken for an id, it would make all events but one duplicates."""
@@ -31,28 +24,19 @@ class Dedup:
         """Count the ids that are remembered."""
         return len(self._newest)
 
-    def judged(self, offsets: Iterable[int], identities: Iterable[str]) -> tuple[list[bool], Ids]:
-        """Which of these events are no duplicates, and the ids to `learn` once they count. Offsets never go back.
+    def fresh(self, offset: int, identity: str) -> bool:
+        """Whether this is no duplicate, and remember the event either way. Offsets never go back.
 
         An event without an id ("", or one that is masked) is always fresh.
         """
-        fresh, ids = [], Ids()
-        for offset, identity in zip(offsets, identities, strict=True):
-            if not identity or is_masked(identity):
-                fresh.append(True)
-                continue
-            newest = ids.pop(identity, None)
-            if newest is None:
-                newest = self._newest.get(identity)
-            fresh.append(newest is None or newest < offset - self._reach)
-            ids[identity] = offset
-        return fresh, ids
+        self._forget(before=offset - self._reach)
+        if not identity or is_masked(identity):
+            return True
+        seen = identity in self._newest
+        self._newest[identity] = offset
+        self._newest.move_to_end(identity)
+        return not seen
 
-    def learn(self, ids: Ids) -> None:
-        """Remember ids, and forget those that are out of reach by the newest of them."""
-        for identity, offset in ids.items():
-            self._newest[identity] = offset
-            self._newest.move_to_end(identity)
-        oldest = next(reversed(self._newest.values()), 0) - self._reach
-        while self._newest and next(iter(self._newest.values())) < oldest:
+    def _forget(self, before: int) -> None:
+        while self._newest and next(iter(self._newest.values())) < before:
             self._newest.popitem(last=False)

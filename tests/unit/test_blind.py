@@ -17,6 +17,7 @@ from evaluator.core.rule import Source, Surface
 from evaluator.core.snapshot import SourceState
 from evaluator.core.watermark import SourceTime
 from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
+from evaluator.runtime.intake import MAX_REJECTED
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.view import View
 from evaluator.wire.record import Publisher
@@ -172,7 +173,7 @@ def test_the_record_is_an_alert_like_any_other() -> None:
     )
     (shown,) = published(written, TOPICS.status)
     assert (shown["phase"], shown["key"], shown["source"]) == ("firing", alert["key"], "events")
-    view = View(rules(rule()), FixedClock())
+    view = View(rules(rule()), FixedClock(), MAX_REJECTED)
     view.apply(alert["key"].encode(), json.dumps(shown).encode())
     assert alert["fingerprint"] in [series.fingerprint for series in view.series()]
 

@@ -21,7 +21,7 @@ from evaluator.core.event import MINUTE, DurationUs, EpochUs
 from evaluator.core.rule import Slo, Surface
 from evaluator.runtime.exposition import encode, gauge
 from evaluator.runtime.histogram import Histogram
-from evaluator.runtime.intake import Rejects
+from evaluator.runtime.intake import MAX_REJECTED, Rejects
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Outgoing, TopicSpec
 from evaluator.runtime.metrics import Metrics, exposition
@@ -42,7 +42,7 @@ def metrics_of(*records: tuple[bytes, bytes | None]) -> Metrics:
     plain = rules(rule())
     surface = Surface("api", "events", team="Team", owners=("@a", "@b"))
     slo = Slo("api-success", "api", Fraction(995, 1000), DurationUs(30 * DAY))
-    view = View(replace(plain, surfaces={"api": surface}, slos={"api-success": slo}), FixedClock())
+    view = View(replace(plain, surfaces={"api": surface}, slos={"api-success": slo}), FixedClock(), MAX_REJECTED)
     for key, value in records:
         view.apply(key, value)
     view.alert(alert(1))
@@ -303,7 +303,7 @@ async def working(tmp_path: Path) -> Working:
     config, clock, topics = load_rules([file]), FixedClock(), Topics("app")
     log = MemoryLog(clock=clock)
     await log.create([TopicSpec("t", 1)])
-    view = View(config.rules, clock)
+    view = View(config.rules, clock, MAX_REJECTED)
     metrics = Metrics(view)
     service = build(
         log, config, topics, clock, World(shards=1, pace=Pace(poll_s=0)), await prepare(log, config, topics, 1),

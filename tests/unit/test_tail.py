@@ -8,6 +8,7 @@ from support.rules import rule, rules
 from support.shown import NOON, alert, firing, status
 
 from evaluator.runtime.clock import VirtualClock, run_virtual
+from evaluator.runtime.intake import MAX_REJECTED
 from evaluator.runtime.live import AT_ONCE, VIEW_WAITS_S, Tail
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Outgoing, TopicSpec
@@ -23,7 +24,7 @@ class Followed:
     def __init__(self) -> None:
         self.clock = VirtualClock(asyncio.get_running_loop(), NOON)
         self.log = MemoryLog(clock=self.clock)
-        self.view = View(rules(rule(), group_by=("zone",)), self.clock)
+        self.view = View(rules(rule(), group_by=("zone",)), self.clock, MAX_REJECTED)
         self.told: list[bytes] = []
         self.tail = Tail(self.log, TOPICS, self.view, self.told.append)
 

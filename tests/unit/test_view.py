@@ -11,14 +11,14 @@ from support.shown import NOON, FixedClock, alert, breach, firing, minutes_befor
 
 from evaluator.core.event import MINUTE, DurationUs, EpochUs
 from evaluator.core.rule import Deploys
-from evaluator.runtime.intake import Rejects
+from evaluator.runtime.intake import MAX_REJECTED, Rejects
 from evaluator.runtime.status import group_of
 from evaluator.runtime.view import TRANSITIONS_KEPT, Data, View
 from evaluator.wire.rejection import Reason
 
 
 def view_of(*records: tuple[bytes, bytes | None], clock: FixedClock | None = None) -> View:
-    view = View(rules(rule(), group_by=("zone",)), clock or FixedClock())
+    view = View(rules(rule(), group_by=("zone",)), clock or FixedClock(), MAX_REJECTED)
     for key, value in records:
         view.apply(key, value)
     return view
@@ -118,7 +118,7 @@ def test_nothing_happened_is_not_blind() -> None:
 
 
 def test_deploys_have_no_window_that_could_be_overdue() -> None:
-    view = View(rules(rule(deploys=Deploys(DurationUs(15 * MINUTE)))), FixedClock())
+    view = View(rules(rule(deploys=Deploys(DurationUs(15 * MINUTE)))), FixedClock(), MAX_REJECTED)
     said = {"when": ["score < 0.75"], "window": "deploy", "every": "deploy", "consecutive": 1}
     for record in (status(watermark=minutes_before_noon(60), rule=said), status(alertname="Gone", rule=said)):
         view.apply(*record)
@@ -128,7 +128,7 @@ def test_deploys_have_no_window_that_could_be_overdue() -> None:
 
 
 def test_a_rule_about_deploys_that_waits_says_so_in_the_words_of_the_config() -> None:
-    (series,) = View(rules(rule(deploys=Deploys(DurationUs(15 * MINUTE)))), FixedClock()).series()
+    (series,) = View(rules(rule(deploys=Deploys(DurationUs(15 * MINUTE)))), FixedClock(), MAX_REJECTED).series()
     assert (series.data, series.status.rule.window, series.status.rule.every) == (Data.WAITING, "deploy", "deploy")
 
 
