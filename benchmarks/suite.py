@@ -1,6 +1,6 @@
 """Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay.
 
-Only when they are named: formats, shapes, load, memory.
+Only when they are named: shapes, load, memory.
 
 Kept in docs/results/bench.json, so that a later run can be compared with it.
 """
@@ -25,7 +25,7 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "bench.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="core,replay,kafka")
+    parser.add_argument("--only", default="core,formats,replay,kafka")
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=RUNS)
     wish = parser.parse_args()
