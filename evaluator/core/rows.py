@@ -104,15 +104,13 @@ def _largest(values: Int64s, begins: Int64s, filled: Bools) -> Int64s:
 
 def merged(several: Sequence[Sequence[Packed]]) -> list[Packed]:
     """Each of `several` lists of pieces (at least one) of a pane, as one."""
-    counted = _merged_bytes([[piece.counted for piece in pieces] for pieces in several])
-    return [
-        Packed(
-            whole,
-            _joined([piece.failing for piece in pieces], failing=True),
-            _joined([piece.slowest for piece in pieces], failing=False),
-        )
-        for whole, pieces in zip(counted, several, strict=True)
-    ]
+    found = [pieces[0] for pieces in several]
+    numbers = [number for number, pieces in enumerate(several) if len(pieces) > 1]
+    counted = _merged_bytes([[piece.counted for piece in several[number]] for number in numbers])
+    for number, whole in zip(numbers, counted, strict=True):
+        failing = _joined([piece.failing for piece in several[number]], failing=True)
+        found[number] = Packed(whole, failing, _joined([piece.slowest for piece in several[number]], failing=False))
+    return found
 
 
 def _joined(proofs: list[tuple[Evidence, ...]], *, failing: bool) -> tuple[Evidence, ...]:
@@ -122,11 +120,10 @@ def _joined(proofs: list[tuple[Evidence, ...]], *, failing: bool) -> tuple[Evide
 
 def _merged_bytes(several: list[list[bytes]]) -> list[bytes]:
     """What the pieces of each pane counted, added up."""
-    found = [pieces[0] for pieces in several]
+    found = [b""] * len(several)
     by_form: defaultdict[bytes | None, list[int]] = defaultdict(list)
     for number, pieces in enumerate(several):
-        if len(pieces) > 1:
-            by_form[_form(pieces)].append(number)
+        by_form[_form(pieces)].append(number)
     for form, numbers in by_form.items():
         groups = [several[number] for number in numbers]
         sums = None if form is None or len(groups) < FEW else _added_rows(groups)
