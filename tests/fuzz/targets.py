@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.decoded import NOON, bare, source_of, unfiltered
+from support.decoded import DEPLOYS, NOON, bare, source_of, unfiltered
 
 from evaluator.core.event import SeriesTable
 from evaluator.wire import formats
@@ -22,14 +22,20 @@ CORPUS = Path(__file__).parent / "corpus"
 """Real payloads and inputs that once escaped, a folder for each format."""
 
 GROUPS = ("service.name", "http.route", "a.b", "url", "ce.type", "metadata.function_id", "path")
+FIELDS: dict[str, Any] = {
+    "time": "time", "failed": {"a.b": ">= 500"}, "weight": "weight", "score": "score", "deploy": "commit",
+    "context": "context", "id": "id", "trace_id": "a.b",
+}  # fmt: skip
 CONFIGURED = {
     "json": (
         {"preset": "edge-functions"},
+        {"fields": {**FIELDS, "latency": {"from": "a.b", "to": "time"}}},
         *(
-            {"batch": batch, "fields": {"time": "time", "latency": "a.b", "latency_unit": "ms"}}
+            {"batch": batch, "fields": {**FIELDS, "latency": "a.b", "latency_unit": "ms"}}
             for batch in ("array", "lines", "auto")
         ),
-    )
+    ),
+    "registry": ({}, {"fields": {**FIELDS, "time": "time", "latency": "took.ms", "latency_unit": "ms"}}),
 }
 """Ways in which a source of the format may be configured; which of them reads an input, its length says."""
 
@@ -59,10 +65,12 @@ class Target:
     def __init__(self, name: str) -> None:
         self._headers = HEADERS.get(name, ((),))
         self._ways = [_Way(name, configured) for configured in CONFIGURED.get(name, ({},))]
+        self._read = 0
 
     def __call__(self, value: bytes) -> None:
         """Read a record of this value; every event and fault of it has to have its place."""
-        record = Record(len(value), NOON, None, value, self._headers[len(value) % len(self._headers)])
+        self._read += 1
+        record = Record(self._read, NOON, None, value, self._headers[len(value) % len(self._headers)])
         self._ways[len(value) // 3 % len(self._ways)](record, value)
 
 
@@ -70,8 +78,11 @@ class _Way:
     """A source of the format: its reader, and the decoder around it."""
 
     def __init__(self, name: str, configured: Mapping[str, Any]) -> None:
-        # What is remembered of other records would decide what becomes of one.
-        source = source_of({**bare(name), "dedup": 0, **configured}, GROUPS)
+        wish = {**bare(name), **configured}
+        fields = source_of(wish).fields
+        # Whatever a source can be asked to read of it.
+        wish |= {"dedup": 2} if fields.id else {}
+        source = source_of(wish, GROUPS, alerts=DEPLOYS if fields.deploy else {})
         self._read = formats.get(name).reader(unfiltered(source), (*GROUPS, "span.end", "time", "ce.source+id"))
         self._decoder, self._limits = SourceDecoder(source), {each.name: each.max_series for each in source.surfaces}
 
@@ -79,7 +90,7 @@ class _Way:
         check(self._read([value], Records.of([record])), [value])
         decoded = self._decoder.decode([record], SeriesTable(self._limits), None)
         decoded.events.trace_ids(range(decoded.ok))
-        assert decoded.ok + len(decoded.rejections) + decoded.skipped > 0
+        assert decoded.ok + len(decoded.rejections) + decoded.skipped + decoded.duplicates > 0
 
 
 def check(read: Read, values: Sequence[bytes]) -> None:

@@ -80,7 +80,8 @@ def test_the_reduced_form_says_where_the_run_belongs() -> None:
     ("changes", "url"),
     [
         ({"finalDisplayedUrl": LOGIN, "finalUrl": LOGIN}, URL),
-        ({"requestedUrl": None}, URL),
+        ({"requestedUrl": None, "finalUrl": LOGIN}, URL),
+        ({"requestedUrl": "", "finalUrl": LOGIN}, URL),
         ({"requestedUrl": None, "finalDisplayedUrl": None, "finalUrl": LOGIN}, LOGIN),
         ({"requestedUrl": None, "finalDisplayedUrl": None, "finalUrl": None}, ""),
     ],
@@ -95,6 +96,7 @@ def test_a_redirect_makes_no_new_series(changes: dict[str, Any], url: str) -> No
         ({}, "good"),
         ({"runtimeError": {"code": "NO_ERROR", "message": ""}}, "good"),
         ({"runtimeError": {}}, "good"),
+        ({"runtimeError": {"message": "a report with a score ran"}}, "good"),
         ({"categories": performance(0)}, "good"),
         ({"categories": performance("0.82")}, "good"),
         ({"runtimeError": {"code": "ERRORED_DOCUMENT_REQUEST", "message": "404"}}, "failed"),

@@ -24,7 +24,7 @@ _RUN = ("runtimeError.code", "categories.performance.score")
 
 
 def _first(*values: object) -> object:
-    return next((value for value in values if value is not None), None)
+    return next((value for value in values if value is not None and value != ""), None)
 
 
 _URLS = ("requestedUrl", "finalDisplayedUrl", "finalUrl")
