@@ -121,9 +121,7 @@ def _told(error: Exception) -> tuple[str, int]:
 def _misuse(message: str, context: typer.Context | None) -> str:
     """One line; nothing where Typer has shown the help already."""
     text = " ".join(message.replace("Value error, ", "").split()).removesuffix(".")
-    command = (
-        "evaluator" if context is None else f"evaluator {context.info_name}".replace("evaluator evaluator", "evaluator")
-    )
+    command = "evaluator" if context is None else context.command_path
     return text and f"{command}: {text[0].lower()}{text[1:]}; see {command} --help"
 
 

@@ -164,7 +164,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); nothing was sent"
+        remedy = "run lhci collect before, or name the reports; " if path == FOLDER else ""
+        message = f"{path}: cannot be read ({error.strerror}); {remedy}nothing was sent"
         raise UsageError(message) from error
 
 

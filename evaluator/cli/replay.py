@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from evaluator.cli.printable import printable
 from evaluator.cli.words import Output, alert_line, moment
 from evaluator.errors import UsageError
 from evaluator.runtime.clock import VirtualLoop
@@ -21,6 +22,7 @@ from evaluator.wire.envelope import read_decisions
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Mapping, Sequence
 
     from evaluator.core.partial import ClockDecision
     from evaluator.wire.config.load import Config
@@ -74,6 +76,7 @@ def replay(
         outcome = runner.run(run_replay(rules, request, runner.get_loop()))
     _print(outcome, output)
     _summarise(outcome.tallies)
+    _explain(outcome, {rules.rules.sources[name].topic: paths for name, paths in inputs.items()}, envelope=envelope)
 
 
 def _files(config: Config, positional: list[Path], named: list[str]) -> dict[str, list[Path]]:
@@ -132,6 +135,18 @@ def _print(outcome: Outcome, output: Output) -> None:
     for line in outcome.verdicts:
         window = orjson.loads(line)
         typer.echo(f"{window['end']}  {window['verdict']:<12}  {window['key']}  n={window['n']} bad={window['bad']}")
+
+
+def _explain(outcome: Outcome, files: Mapping[str, Sequence[Path]], *, envelope: bool) -> None:
+    """Where the first reject of each reason stood, and what was wrong with it; `files` are by topic."""
+    for letter in outcome.rejects.values():
+        place = f"offset {letter.offset}" if envelope else f"line {letter.offset + 1}"
+        where = f"{files[letter.topic][letter.partition]} {place}"
+        sys.stderr.write(f"  {letter.reason}, first at {where}: {printable(letter.detail)}\n")
+    judged = any(n for key, n in outcome.tallies.items() if key[0] == "records" and key[2] == "ok")
+    if outcome.rejects and not judged and not envelope:
+        sys.stderr.write("every line is a record: a document over several lines, or one that is no text, is to be "
+                         "given as an envelope (--envelope)\n")  # fmt: skip
 
 
 def _summarise(tallies: Counter[tuple[str, ...]]) -> None:

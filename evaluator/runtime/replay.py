@@ -28,6 +28,7 @@ from evaluator.runtime.registries import learn_named
 from evaluator.runtime.service import Service, World, build
 from evaluator.runtime.topics import Topics
 from evaluator.runtime.worker import Pace
+from evaluator.wire.dead_letter import Letter, letter_of
 from evaluator.wire.envelope import Columns, bare_columns, enveloped_columns
 from evaluator.wire.record import dumps
 
@@ -55,11 +56,15 @@ class Request:
 
 
 class Outcome(NamedTuple):
-    """Alert records in the order (window end, key, alertname, firing first), verdict records, and counters."""
+    """Alert records in the order (window end, key, alertname, firing first), verdict records, and counters.
+
+    `rejects` is the first dead letter of each reason.
+    """
 
     alerts: list[bytes]
     verdicts: list[bytes]
     tallies: Counter[tuple[str, ...]]
+    rejects: Mapping[str, Letter]
 
 
 async def replay(config: Config, request: Request, loop: asyncio.AbstractEventLoop) -> Outcome:
@@ -125,6 +130,7 @@ class _Run:
         self._worker = service.worker
         self._alerts: list[tuple[tuple[str, str, str, str], bytes]] = []
         self._verdicts = _Verdicts()
+        self._rejects: dict[str, Letter] = {}
         self._followers: dict[str, Follower] = {}
 
     async def settle(self, partitions: int, shards: int) -> None:
@@ -180,7 +186,9 @@ class _Run:
             self._alerts.append((order, record.value or b""))
         for record in await self._news(self._topics.verdicts):
             self._verdicts.add(orjson.loads(record.value or b""))
-        await self._news(self._topics.dlq)
+        for letter in map(letter_of, await self._news(self._topics.dlq)):
+            if letter is not None:
+                self._rejects.setdefault(letter.reason, letter)
 
     async def _news(self, topic: str) -> list[Record]:
         """The committed records of a public topic since the last call; they are trimmed."""
@@ -193,7 +201,7 @@ class _Run:
     def outcome(self) -> Outcome:
         """Everything in its documented order."""
         alerts = [value for _, value in sorted(self._alerts, key=lambda alert: alert[0])]
-        return Outcome(alerts, self._verdicts.sorted(), self._service.tallies)
+        return Outcome(alerts, self._verdicts.sorted(), self._service.tallies, self._rejects)
 
 
 class _Verdicts:

@@ -45,7 +45,7 @@ class Reduced(NamedTuple):
 
 def reduced(report: bytes, about: Mapping[str, str]) -> Reduced | Fault:
     """A report without what no rule reads. `about` are `commit`, `branch` and `context` of the run, as far as known."""
-    whole = parse(report)
+    whole = parse(report) if report.strip() else Fault(Reason.NOT_JSON, "it is empty")
     if isinstance(whole, Fault):
         return whole
     if not isinstance(whole, dict):

@@ -104,6 +104,22 @@ def test_garbage_is_rejected_with_a_reason_and_disturbs_nothing(folder: Path) ->
     done = run(folder, "replay", "--config", "rules.yaml", "-o", "json", "p0.ndjson")
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr.startswith(f"read 2 events, {len(GARBAGE)} rejected (")
+    first = [line for line in done.stderr.splitlines() if ", first at p0.ndjson line " in line]
+    reasons = {line.split(",")[0].strip() for line in first}
+    assert len(first) == len(reasons) > 1
+    assert "--envelope" not in done.stderr
+    (folder / "p0.ndjson").write_bytes(b'{\n  "t": 1\n}\n')
+    done = run(folder, "replay", "--config", "rules.yaml", "p0.ndjson")
+    assert done.stderr.splitlines()[1:] == [
+        (
+            "  not_json, first at p0.ndjson line 1: Expecting property name enclosed in double quotes: "
+            "line 1 column 2 (char 1)"
+        ),
+        (
+            "every line is a record: a document over several lines, or one that is no text, is to be given as an "
+            "envelope (--envelope)"
+        ),
+    ]
 
 
 @pytest.mark.parametrize(("line", "said"), HARMLESS)

@@ -48,6 +48,9 @@ REPLAY = "replay -c rules.yaml "
     [
         ("nope", 2, "evaluator: no such command 'nope'"),
         ("version more", 2, "see evaluator version --help"),
+        ("publish lighthouse --context nightly", 2, "see evaluator publish lighthouse --help"),
+        ("dlq list --reason nope", 2, "evaluator dlq list: invalid value for '--reason'"),
+        ("publish lighthouse --dry-run", 2, "cannot be read (No such file or directory); run lhci collect before"),
         ("schema", 2, "missing argument"),
         ("schema events", 2, "'events' is not one of 'rules', 'alert'"),
         ("check-config", 2, "missing argument"),

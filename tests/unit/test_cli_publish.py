@@ -65,13 +65,13 @@ def test_every_file_that_is_no_report_is_named_and_nothing_is_sent(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("lhr-2.json", "lhr-3.json"):
-        (folder / ".lighthouseci" / name).write_text("[]")
+        (folder / ".lighthouseci" / name).write_text("[]" if name == "lhr-2.json" else "")
     assert run(["publish", "lighthouse", "--topic", "t", "--dry-run"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
         ".lighthouseci/lhr-2.json: no Lighthouse report (it is no object)",
-        ".lighthouseci/lhr-3.json: no Lighthouse report (it is no object)",
+        ".lighthouseci/lhr-3.json: no Lighthouse report (it is empty)",
         "nothing was sent",
     ]
 

@@ -526,6 +526,14 @@ MISTAKES = [
         id="a_format_with_a_typo",
     ),
     pytest.param(
+        [("format: json", "format: pino-http")],
+        (
+            '5:13: error[E014] sources.api-events.format: "pino-http" is a preset of the format json; say '
+            "format: json, preset: pino-http"
+        ),
+        id="a_preset_for_a_format",
+    ),
+    pytest.param(
         [("format: json", "format: otlp_json\n    batch: array")],
         (
             "6:5: error[E025] sources.api-events.batch: the format otlp_json says by itself how many events a record "

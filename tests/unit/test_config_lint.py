@@ -176,3 +176,29 @@ def test_an_objective_that_nothing_measures_draws_a_warning(tmp_path: Path) -> N
 def test_a_single_event_that_can_fire_is_noticed(when: str, more: str, alone: bool, tmp_path: Path) -> None:  # noqa: FBT001  # a parameter of the table
     found = warnings(tmp_path, ("when: error_ratio > 1%, window: 5m", f"when: {when}, window: 5m{more}"))
     assert any("W104" in line for line in found) is alone
+
+
+@pytest.mark.parametrize(
+    ("source", "field", "is_private"),
+    [
+        ("format: json, preset: easymo-api", "path", True),
+        ("format: json, preset: easymo-api", "event", False),
+        ("format: json, preset: pino-http", "req.url", True),
+        ("format: vercel", "proxy.path", True),
+        ("format: vercel", "host", False),
+        ("format: supabase", "event_message", True),
+        ("format: json, fields: {failed: {status: 500}}", "path", False),
+    ],
+)
+def test_what_callers_write_is_no_label(tmp_path: Path, source: str, field: str, *, is_private: bool) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        f"version: 1\nsources: {{events: {{topic: t, {source}}}}}\n"
+        f'surfaces:\n  api: {{source: events, owners: ["@x"], group_by: [{{field: {field}, as: label}}]}}\n'
+        "alerts:\n  A: {surface: api, when: error_ratio > 1%, window: 5m, severity: page}\n"
+    )
+    message = (
+        f"{rules}:4:52: warning[W112] surfaces.api.group_by[0]: {field} holds ids and secrets of callers, "
+        "and all can see labels; leave it out"
+    )
+    assert [str(finding) for finding in load_rules([rules]).warnings] == ([message] if is_private else [])

@@ -96,7 +96,7 @@ def test_the_format_reads_of_what_is_left_what_it_reads_of_the_whole() -> None:
         (b"[]", "it is no object"),
         (json.dumps(report(lighthouseVersion=None)).encode(), "lighthouseVersion is missing"),
         (json.dumps(report(fetchTime="noon")).encode(), "fetchTime is no time"),
-        (json.dumps(report(requestedUrl="", finalUrl=None)).encode(), "requestedUrl is missing"),
+        (json.dumps(report(requestedUrl="", finalDisplayedUrl=None, finalUrl="")).encode(), "requestedUrl is missing"),
         (json.dumps(report(categories=[1, 2])).encode(), "categories is no object"),
         (json.dumps(report(categories={"performance": [0.5]})).encode(), "category performance is no object"),
         (json.dumps(report(environment={"x": "y" * LIMIT})).encode(), "a record has 262144 at most"),

@@ -10,6 +10,7 @@ from evaluator.wire.config.assemble import defaults_of, fields_of, group_of
 from evaluator.wire.config.duration import format_duration
 from evaluator.wire.config.entry import DEPLOY_KEYS, RegistryEntry
 from evaluator.wire.config.finding import Code, Finding, Refused, guidance, shown
+from evaluator.wire.preset import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,6 +145,9 @@ def _not_installed(format_: Format) -> str:
 
 
 def _format(entries: Entries, path: Path, name: str) -> Finding:
+    if name in PRESETS:
+        message = f"{shown(name)} is a preset of the format json; say format: json, preset: {name}"
+        return _value(entries, Code.BAD_VALUE, path, message)
     known = sorted(formats.known())
     near = guidance(name, known, "formats")
     return _value(entries, Code.BAD_VALUE, path, f"unknown format {shown(name)}{near}")

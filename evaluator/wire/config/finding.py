@@ -64,6 +64,7 @@ class Code(StrEnum):
     SLO_UNMEASURED = "W109"
     WITHOUT_EFFECT = "W110"
     PASSWORD_IN_CLEAR = "W111"  # noqa: S105  # the code of a finding
+    PRIVATE_LABEL = "W112"
 
     @property
     def severity(self) -> Literal["error", "warning"]:

@@ -16,13 +16,21 @@ from evaluator.wire.text import percent
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from evaluator.core.rule import Rule, RuleSet, Slo
+    from evaluator.core.rule import Rule, RuleSet, Slo, Surface
     from evaluator.wire.config.entry import MatcherEntry
     from evaluator.wire.config.files import Entries
     from evaluator.wire.config.finding import Path
     from evaluator.wire.config.model import SourceConfig
 
 _ABOVE = frozenset({Op.GT, Op.GE})
+
+_PRIVATE: Mapping[str, frozenset[str]] = {
+    "easymo-api": frozenset({"path"}),
+    "pino-http": frozenset({"req.url"}),
+    "vercel": frozenset({"path", "proxy.path", "message"}),
+    "supabase": frozenset({"event_message", "metadata.request.pathname", "metadata.request.url"}),
+}
+"""What holds ids and secrets of callers as producers write it, by preset or format (docs/formats.md)."""
 
 
 def warnings_of(entries: Entries, rules: RuleSet, sources: Mapping[str, SourceConfig]) -> Iterator[Finding]:
@@ -45,6 +53,7 @@ def warnings_of(entries: Entries, rules: RuleSet, sources: Mapping[str, SourceCo
         if not surface.owners:
             message = 'nobody owns this surface; add owners, for example owners: ["@team"]'
             yield _warning(entries, Code.UNOWNED, ("surfaces", name), message)
+        yield from _private(entries, surface)
         if not rules.rules_of(name):
             yield _warning(entries, Code.SURFACE_WITHOUT_ALERTS, ("surfaces", name), "no alert is about this surface")
     for name, slo in rules.slos.items():
@@ -72,6 +81,14 @@ def _literals(entries: Entries) -> Iterator[Finding]:
                     at = (*path, field) if index is None else (*path, index, field)
                     message = f"{shown(test.literal)} is compared as a text; an operator is followed by a space"
                     yield _warning(entries, Code.LOOKS_LIKE_OPERATOR, at, message)
+
+
+def _private(entries: Entries, surface: Surface) -> Iterator[Finding]:
+    source = entries.sources[surface.source]
+    for index, field in enumerate(surface.group_by):
+        if field.path in _PRIVATE.get(source.preset or source.format, ()):
+            message = f"{field.path} holds ids and secrets of callers, and all can see labels; leave it out"
+            yield _warning(entries, Code.PRIVATE_LABEL, ("surfaces", surface.name, "group_by", index), message)
 
 
 def _unmeasured(entries: Entries, name: str, slo: Slo, source: SourceConfig) -> Iterator[Finding]:
