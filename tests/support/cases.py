@@ -12,8 +12,9 @@ import orjson
 from evaluator.core.event import EpochUs
 from evaluator.runtime.clock import VirtualLoop
 from evaluator.runtime.replay import Outcome, Request, replay
-from evaluator.wire.config.load import load_rules
+from evaluator.wire.config.load import Config, load_rules
 from evaluator.wire.instant import instant
+from evaluator.wire.rejection import Reason
 
 CASES = Path(__file__).parents[1] / "cases"
 COMPARED = (
@@ -35,8 +36,15 @@ def run(folder: Path, *, batch: int = 20_000, verdicts: bool = False, backwards:
     config = load_rules([folder / "config.yaml"])
     (source,) = config.rules.sources
     request = Request({source: files}, "--envelope" in words, until, verdicts=verdicts, batch=batch, shards=4)
+    return replayed(config, request)
+
+
+def replayed(config: Config, request: Request) -> Outcome:
+    """What a replay finds, of which no decoder fails."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(replay(config, request, runner.get_loop()))
+        outcome = runner.run(replay(config, request, runner.get_loop()))
+    assert Reason.DECODER_BUG not in outcome.rejects
+    return outcome
 
 
 def compared(line: bytes) -> dict[str, Any]:

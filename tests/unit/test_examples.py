@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 import yaml
+from support.cases import replayed
 from support.examples import EXAMPLES, compared, expected, partitions
 
-from evaluator.runtime.clock import VirtualLoop
-from evaluator.runtime.replay import Outcome, Request, replay
+from evaluator.runtime.replay import Outcome, Request
 from evaluator.wire import formats
 from evaluator.wire.config.load import load_rules
 from evaluator.wire.preset import PresetName
@@ -47,8 +46,7 @@ def page_of(name: str) -> Path:
 def run(name: str, files: list[Path]) -> Outcome:
     config = load_rules([EXAMPLES / name / "config.yaml"])
     (source,) = config.rules.sources
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(replay(config, Request({source: files}, envelope=True, shards=4), runner.get_loop()))
+    return replayed(config, Request({source: files}, envelope=True, shards=4))
 
 
 def test_every_format_and_preset_has_an_example_and_a_page() -> None:
