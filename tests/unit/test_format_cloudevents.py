@@ -172,6 +172,7 @@ def test_a_tombstone_is_skipped() -> None:
         (attributes(id=None), "wrong_shape"),
         (attributes(specversion=None), "wrong_shape"),
         (attributes(specversion="2.0"), "unsupported"),
+        (attributes(specversion="0.2"), "unsupported"),
         (attributes(specversion=1.0), "unsupported"),
         (attributes(specversion=[1, 2]), "unsupported"),
         ({**attributes(), "data": "text"}, "wrong_shape"),
@@ -190,6 +191,22 @@ def test_what_is_no_event_is_rejected_and_its_neighbours_are_not(value: object, 
 def test_binary_data_that_is_no_json_object_is_rejected() -> None:
     found = seen(SOURCE, binary(0, b"text"), binary(1, b"[1]"), binary(2), group_by=GROUPS)
     assert found == Seen([GROUPED], [(0, 0, "not_json"), (1, 0, "wrong_shape")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        *(({"specversion": version}, "unsupported") for version in ("0.2", "2.0", "1", "")),
+        *(({"time": time}, "bad_value") for time in ("soon", "2026-01-28T12:00:00", "")),
+    ],
+)
+def test_headers_of_another_version_or_without_a_time_reject_their_event(changes: dict[str, str], reason: str) -> None:
+    found = seen(SOURCE, binary(), binary(1, **changes), structured(2), group_by=GROUPS)
+    assert found == Seen([GROUPED, GROUPED], [(1, 0, reason)])
+
+
+def test_headers_of_version_0_3_mean_the_same() -> None:
+    assert seen(SOURCE, binary(specversion="0.3"), group_by=GROUPS) == Seen([GROUPED])
 
 
 def test_an_event_is_the_same_if_source_and_id_are() -> None:
