@@ -91,8 +91,13 @@ def _more(each: Row | Figure) -> str:
 
 def _of_figures(figures: list[Figure]) -> str:
     lines = ["| | | |", "| --- | --- | ---: |"]
-    lines += [f"| {each.group} | {_more(each)} | {each.value:,.3g} {each.unit} |" for each in figures]
+    lines += [f"| {each.group} | {_more(each)} | {_three_digits(each.value)} {each.unit} |" for each in figures]
     return "\n".join(lines)
+
+
+def _three_digits(value: float) -> str:
+    """All digits before the point where there are more, instead of an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _of_rows(rows: list[Row]) -> str:
