@@ -23,6 +23,7 @@ from evaluator.core.event import MINUTE, EpochUs, EventBatch, SeriesKey, SeriesT
 from evaluator.core.packed import unpacked
 from evaluator.runtime.collector import prefer_throughput
 from evaluator.wire import partial as partial_wire
+from evaluator.wire.classify import Classifier
 from evaluator.wire.config.load import load_rules
 from evaluator.wire.decode import SourceDecoder
 from evaluator.wire.records import Record, Records
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from evaluator.wire.config.load import Config
+    from evaluator.wire.config.model import SourceConfig
 
 DECODED = 200_000
+CLASSIFIED = 500_000
 REDUCED = 1_000_000
 BATCH = 5_000
 COMMIT = 250_000
@@ -59,6 +62,11 @@ def rules(alerts: int = 2, window: str = "1m") -> Config:
         for number in range(alerts):
             when = f"p95 > {500 + number}ms" if number % 2 else f"error_ratio > {1 + number}%"
             text += f"  A{number}: {{surface: voice-api, when: {when}, window: 1m, severity: page}}\n"
+    return loaded(text)
+
+
+def loaded(text: str) -> Config:
+    """What a rules file with this text says."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rules.yaml"
         path.write_text(text)
@@ -68,15 +76,19 @@ def rules(alerts: int = 2, window: str = "1m") -> Config:
 # -- decode -------------------------------------------------------------------------------------------------
 
 
-def payloads(count: int, size: int) -> Iterator[bytes]:
-    """Events of the job, filled up to about `size` bytes with fields that no rule names."""
-    rng = np.random.default_rng(7)
-    surfaces, latencies = rng.integers(0, 50, count).tolist(), np.round(rng.lognormal(5, 0.6, count), 1).tolist()
+def payloads(count: int, size: int, series: int = 50, first: int = 0) -> Iterator[bytes]:
+    """Events of the job from number `first` on, ten a millisecond, filled up to about `size` bytes with other fields.
+
+    No rule names those.
+    """
+    rng = np.random.default_rng(7 + first)
+    surfaces, latencies = rng.integers(0, series, count).tolist(), np.round(rng.lognormal(5, 0.6, count), 1).tolist()
     trace = rng.bytes(16 * count).hex()
     filling = ",".join(f'"tag{number}":"value-{number:09d}"' for number in range(max(0, size - 147) // 27))
     for number, (surface, took) in enumerate(zip(surfaces, latencies, strict=True)):
+        at = job.START_MS + (first + number) // 10
         yield (
-            f'{{"time":{job.START_MS + number // 10},"surface":"voice-api-{surface:03d}","duration_ms":{took},'
+            f'{{"time":{at},"surface":"voice-api-{surface:03d}","duration_ms":{took},'
             f'"status":{503 if number % 100 == 0 else 200},"trace_id":"{trace[32 * number : 32 * number + 32]}",'
             f'"route":"/v1/call"{"," if filling else ""}{filling}}}'
         ).encode()
@@ -107,6 +119,63 @@ def decode_rows() -> Iterator[Row]:
         bytes_of = round(sum(map(len, values)) / count)
         yield row("decode", f"JSON of {bytes_of} bytes", "events", count, partial(cpu_seconds, decode),
                   ("msgspec, typed, alone", partial(cpu_seconds, floor)))  # fmt: skip
+
+
+# -- classify -----------------------------------------------------------------------------------------------
+
+CLASSIFY = """\
+version: 1
+sources: {bench: {topic: bench, format: json, fields: {time: time}}}
+surfaces:
+"""
+KINDS = ("call", "push", "mail")
+"""What the matchers of the surfaces look for; each group value is of one of them."""
+
+
+def group_value(number: int, surfaces: int) -> tuple[str, str]:
+    """Its kind and its text."""
+    return KINDS[number % surfaces], f"voice-api-{number:05d}"
+
+
+def values_of(groups: int, surfaces: int) -> list[tuple[list[str], list[str]]]:
+    """Columns of kinds and of group values, a batch each. No two events share a text: decoding makes new ones, too."""
+    numbers = np.random.default_rng(7).integers(0, groups, CLASSIFIED).tolist()
+    kinds = [KINDS[number % surfaces].encode().decode() for number in numbers]
+    texts = [f"voice-api-{number:05d}" for number in numbers]
+    return [(kinds[begin : begin + BATCH], texts[begin : begin + BATCH]) for begin in range(0, CLASSIFIED, BATCH)]
+
+
+def classified(source: SourceConfig, groups: int, surfaces: int) -> float:
+    """Seconds for all batches, the first sight of every value in it; a table lives for `COMMIT` events."""
+    batches, classifier = values_of(groups, surfaces), Classifier(source.surfaces)
+
+    def classify() -> None:
+        for number, columns in enumerate(batches):
+            if number * BATCH % COMMIT == 0:
+                table = SeriesTable(dict.fromkeys(KINDS, 20_000))
+            numbered = classifier.number(classifier.classes(columns, BATCH), table)
+            assert not numbered.unmatched, "every event has a surface"
+
+    return cpu_seconds(classify)
+
+
+def looked_up(groups: int, surfaces: int) -> float:
+    """Seconds to find a number for the values of each event, where all of them are known."""
+    batches, known = values_of(groups, surfaces), {group_value(n, surfaces): n for n in range(groups)}
+    return cpu_seconds(lambda: [[known[key] for key in zip(*columns, strict=True)] for columns in batches])
+
+
+def classify_rows() -> Iterator[Row]:
+    """Columns of values in, numbered series out: by surfaces that may match, and by distinct group values."""
+    for surfaces in (1, 3):
+        group = "group_by: [{field: surface, as: api}], max_series: 20000"
+        lines = [f"  {kind}: {{source: bench, match: {{kind: {kind}}}, {group}}}\n" for kind in KINDS[:surfaces]]
+        source = loaded(CLASSIFY + "".join(lines)).sources["bench"]
+        matched = "a surface with a matcher" if surfaces == 1 else f"{surfaces} surfaces with matchers"
+        for groups in (50, 10_000):
+            yield row("classify", f"{groups:,} group values, {matched}", "events", CLASSIFIED,
+                      partial(classified, source, groups, surfaces),
+                      ("a look at a dict for each event", partial(looked_up, groups, surfaces)))  # fmt: skip
 
 
 # -- aggregate ----------------------------------------------------------------------------------------------
@@ -263,5 +332,6 @@ def rows() -> Iterator[Row]:
     """All of them."""
     prefer_throughput()
     yield from decode_rows()
+    yield from classify_rows()
     yield from aggregate_rows()
     yield from evaluate_rows()
