@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 EVENTS_A_SECOND = 10_000
 """That is what `core.payloads` makes."""
 
+SIZES = ((50, 1, RUNS), (50, 60, RUNS), (10_000, 1, 3), (10_000, 60, RUNS))
+"""Series, seconds of a commit, and how many runs at most: a minute of many series takes one in sixty commits."""
+
 WARM_UP = 2
 """Minutes before anything is measured: the first windows were decided, so that panes go as others come."""
 
@@ -49,12 +52,12 @@ SEAL = 5
 
 
 class Minutes:
-    """Both stages over one partition, minute by minute, a commit after every `seconds` of events."""
+    """Both stages over one partition, minute by minute."""
 
-    def __init__(self, series: int, seconds: int) -> None:
+    def __init__(self, series: int) -> None:
         config = core.rules()
         publishing = Publishing(Publisher("bench", config.rules.hash, "0", "http://here"), 0, verdicts=True)
-        self.series, self.seconds = series, seconds
+        self.series = series
         self.first = AggregateStage(
             config, "bench", 0, 1, core.SHARDS, TOPICS, Timing(0, uses_clock=False), Counter()
         )  # fmt: skip
@@ -68,10 +71,13 @@ class Minutes:
         self._read = 0
         self._partials = [0] * core.SHARDS
 
-    def commits(self) -> Iterator[tuple[list[Outgoing], float, list[Outgoing], float]]:
-        """What each commit of a minute writes, and the seconds that its freeze takes: of stage 1, of all of stage 2."""
-        of_commit = EVENTS_A_SECOND * self.seconds
-        for _ in range(60 // self.seconds):
+    def commits(self, seconds: int) -> Iterator[tuple[list[Outgoing], float, list[Outgoing], float]]:
+        """What each commit of a minute writes, and the seconds that its freeze takes: of stage 1, of all of stage 2.
+
+        There is one after every `seconds` of events.
+        """
+        of_commit = EVENTS_A_SECOND * seconds
+        for _ in range(60 // seconds):
             self._feed(list(core.payloads(of_commit, 140, self.series, self._read)))
             now = EpochUs((job.START_MS + self._read * 1000 // EVENTS_A_SECOND) * 1000)
             reduced, of_first = frozen([self.first], now)
@@ -173,15 +179,14 @@ class Written:
 
 def of_size(series: int, seconds: int, runs: int) -> Iterator[Row | Figure]:
     """What commits of so many seconds of events of so many series take and write."""
-    minutes = Minutes(series, seconds)
+    minutes = Minutes(series)
     for _ in range(WARM_UP):
-        for _ in minutes.commits():
-            pass
+        list(minutes.commits(60))
     first, second = Written(), Written()
     turns: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for _ in range(runs):
         taken = [0.0] * 4
-        for reduced, of_first, decided, of_second in minutes.commits():
+        for reduced, of_first, decided, of_second in minutes.commits(seconds):
             first.add(reduced)
             second.add(decided)
             several = (of_first, encoded(reduced), of_second, encoded(decided))
@@ -209,6 +214,5 @@ def of_size(series: int, seconds: int, runs: int) -> Iterator[Row | Figure]:
 def rows(runs: int = RUNS) -> Iterator[Row | Figure]:
     """What the table shows of it: first of the benchmark job's series."""
     prefer_throughput()
-    for series in (50, 10_000):
-        for seconds in (1, 60):
-            yield from of_size(series, seconds, runs)
+    for series, seconds, most in SIZES:
+        yield from of_size(series, seconds, min(runs, most))
