@@ -1,6 +1,6 @@
 """Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay.
 
-Only when they are named: shapes, load, memory, commits.
+Only when they are named: shapes, load, memory, cap, commits.
 
 Kept in docs/results/bench.json, so that a later run can be compared with it.
 """
@@ -38,6 +38,7 @@ def main() -> None:
         "shapes": lambda: shapes.rows(wish.events, min(wish.runs, 3)),
         "load": lambda: load.figures(min(wish.runs, 3)),
         "memory": memory.figures,
+        "cap": memory.cap_figures,
         "commits": lambda: commits.rows(wish.runs),
     }
     wanted = wish.only.split(",")
