@@ -1,6 +1,6 @@
 """Every figure in one table: `make bench`, or a part of it: make bench ONLY=core,replay.
 
-Only when they are named: shapes, load, memory, cap, commits.
+Only when they are named: shapes, load, memory, cap, commits, day.
 
 Kept in docs/results/bench.json, so that a later run can be compared with it.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import commits
 import core
+import day
 import formats
 import kafka
 import load
@@ -40,6 +41,7 @@ def main() -> None:
         "memory": memory.figures,
         "cap": memory.cap_figures,
         "commits": lambda: commits.rows(wish.runs),
+        "day": day.figures,
     }
     wanted = wish.only.split(",")
     rows = []
