@@ -34,13 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 EVENTS_A_SECOND = 10_000
-"""That is what `core.payloads` makes."""
-
 SIZES = ((50, 1, RUNS), (50, 60, RUNS), (10_000, 1, 3), (10_000, 60, RUNS))
 """Series, seconds of a commit, and how many runs at most: a minute of many series takes one in sixty commits."""
 
-WARM_UP = 2
-"""Minutes before anything is measured: the first windows were decided, so that panes go as others come."""
+WARM_UP, WARM_UP_RATE = 26, 500
+"""Minutes before anything is measured, and events a second in them: an alert's progress and status hold its last 24
+windows, so they are of full size only when those were decided."""
 
 TOPICS = Topics("bench")
 PANE, PARTIAL = "a pane in partials", "a partial without its panes"
@@ -68,18 +67,20 @@ class Minutes:
         for stage in (self.first, *self.second):
             stage.restore([], (0, 0), None)
             stage.freeze(EpochUs(0))
-        self._read = 0
+        self._read = self._second = 0
         self._partials = [0] * core.SHARDS
 
-    def commits(self, seconds: int) -> Iterator[tuple[list[Outgoing], float, list[Outgoing], float]]:
+    def commits(
+        self, seconds: int, rate: int = EVENTS_A_SECOND
+    ) -> Iterator[tuple[list[Outgoing], float, list[Outgoing], float]]:
         """What each commit of a minute writes, and the seconds that its freeze takes: of stage 1, of all of stage 2.
 
         There is one after every `seconds` of events.
         """
-        of_commit = EVENTS_A_SECOND * seconds
         for _ in range(60 // seconds):
-            self._feed(list(core.payloads(of_commit, 140, self.series, self._read)))
-            now = EpochUs((job.START_MS + self._read * 1000 // EVENTS_A_SECOND) * 1000)
+            self._feed(list(core.payloads(seconds * rate, 140, self.series, self._second * rate, rate)))
+            self._second += seconds
+            now = EpochUs((job.START_MS + self._second * 1000) * 1000)
             reduced, of_first = frozen([self.first], now)
             self._pass_on(reduced, now)
             decided, of_second = frozen(self.second, now)
@@ -181,7 +182,7 @@ def of_size(series: int, seconds: int, runs: int) -> Iterator[Row | Figure]:
     """What commits of so many seconds of events of so many series take and write."""
     minutes = Minutes(series)
     for _ in range(WARM_UP):
-        list(minutes.commits(60))
+        list(minutes.commits(60, WARM_UP_RATE))
     first, second = Written(), Written()
     turns: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for _ in range(runs):

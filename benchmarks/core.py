@@ -76,17 +76,17 @@ def loaded(text: str) -> Config:
 # -- decode -------------------------------------------------------------------------------------------------
 
 
-def payloads(count: int, size: int, series: int = 50, first: int = 0) -> Iterator[bytes]:
-    """Events of the job from number `first` on, ten a millisecond, filled up to about `size` bytes with other fields.
+def payloads(count: int, size: int, series: int = 50, first: int = 0, rate: int = 10_000) -> Iterator[bytes]:
+    """Events of the job from number `first` on, `rate` of them a second.
 
-    No rule names those.
+    They are filled up to about `size` bytes with fields that no rule names.
     """
     rng = np.random.default_rng(7 + first)
     surfaces, latencies = rng.integers(0, series, count).tolist(), np.round(rng.lognormal(5, 0.6, count), 1).tolist()
     trace = rng.bytes(16 * count).hex()
     filling = ",".join(f'"tag{number}":"value-{number:09d}"' for number in range(max(0, size - 147) // 27))
     for number, (surface, took) in enumerate(zip(surfaces, latencies, strict=True)):
-        at = job.START_MS + (first + number) // 10
+        at = job.START_MS + (first + number) * 1000 // rate
         yield (
             f'{{"time":{at},"surface":"voice-api-{surface:03d}","duration_ms":{took},'
             f'"status":{503 if number % 100 == 0 else 200},"trace_id":"{trace[32 * number : 32 * number + 32]}",'
