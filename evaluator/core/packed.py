@@ -111,7 +111,7 @@ def unpacked(packed: Packed) -> Pane:
     """The pane that was packed."""
     its = layout_of(packed.counted)
     values = its.head.unpack_from(packed.counted)
-    numbers, counts = bins_of([packed.counted])
+    numbers, counts = bins_in(packed.counted)
     over = values[its.over]
     return Pane(
         weighted=counts_of(values[its.weighted], over),
@@ -162,6 +162,17 @@ def counts_of(values: Sequence[int], over: Sequence[int]) -> Counts:
     """The counters of a packed pane, which counted the thresholds `over`."""
     n, known, bad, lat_n, *above = values
     return Counts(n, known, bad, lat_n, dict(zip(over, above, strict=True)))
+
+
+def bins_in(counted: bytes) -> tuple[Int64s, Unsigned]:
+    """Numbers and counts of the bins of a packed pane, ascending."""
+    its = layout_of(counted)
+    values = its.head.unpack_from(counted)
+    begin, size = its.head.size, values[its.bins]
+    steps = np.frombuffer(counted, its.step, size, begin)
+    numbers = np.add.accumulate(steps, dtype=np.int64)
+    numbers += values[its.lowest]
+    return numbers, np.frombuffer(counted, its.count, size, begin + its.step.itemsize * size)
 
 
 def bins_of(panes: Sequence[bytes]) -> tuple[Int64s, Unsigned]:

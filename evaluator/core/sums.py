@@ -11,13 +11,14 @@ import numpy as np
 
 from evaluator.core import sketch
 from evaluator.core.event import NO_LATENCY
-from evaluator.core.packed import EXACT, bins_of, counts_of, layout_of
+from evaluator.core.packed import EXACT, bins_in, bins_of, counts_of, layout_of
 from evaluator.core.pane import CARRY_BITS, Counts
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from evaluator.core.event import DurationUs
+    from evaluator.core.event import DurationUs, Int64s
+    from evaluator.core.packed import Unsigned
 
 
 class Scored(NamedTuple):
@@ -68,16 +69,24 @@ class Sums:
 
         Only here bins are looked at: most windows are judged without.
         """
-        bins = [bins_of(alike) for alike in _alike(self.panes)] if self.panes else []
-        if not any(len(numbers) for numbers, _ in bins):
+        if not self.panes:
             return None
-        numbers, counts = (np.concatenate(columns) for columns in zip(*bins, strict=True))
-        if len(self.panes) > 1:
-            order = np.argsort(numbers.astype(np.uint16), kind="stable")
-            numbers, counts = numbers[order], counts[order]
-        seen = np.cumsum(counts, dtype=np.int64 if self.weighted.lat_n < EXACT else object)
+        numbers, counts = _bins(self.panes)
+        if not len(numbers):
+            return None
+        seen = np.add.accumulate(counts, dtype=np.int64 if self.weighted.lat_n < EXACT else object)
         rank = -(-q.numerator * int(seen[-1]) // q.denominator)
-        return sketch.shown(int(numbers[np.searchsorted(seen, rank)]))
+        return sketch.shown(int(numbers[seen.searchsorted(rank)]))
+
+
+def _bins(panes: Sequence[bytes]) -> tuple[Int64s, Unsigned]:
+    """Numbers and counts of the bins of packed panes, ascending; a number once for each pane that has it."""
+    if len(panes) == 1:
+        return bins_in(panes[0])
+    columns = zip(*map(bins_of, _alike(panes)), strict=True)
+    numbers, counts = map(np.concatenate, columns)
+    order = np.argsort(numbers.astype(np.uint16), kind="stable")
+    return numbers[order], counts[order]
 
 
 def nothing(thresholds: tuple[int, ...]) -> Sums:
