@@ -62,11 +62,15 @@ class Value(NamedTuple):
     carry: int = 0
 
     @property
+    def whole(self) -> int | None:
+        """The numerator with what was carried, None with nothing to measure."""
+        return None if self.numerator is None else (self.carry << CARRY_BITS) + self.numerator
+
+    @property
     def value(self) -> Fraction | None:
         """The number itself, None with nothing to measure."""
-        if self.numerator is None:
-            return None
-        return Fraction((self.carry << CARRY_BITS) + self.numerator, self.denominator)
+        whole = self.whole
+        return None if whole is None else Fraction(whole, self.denominator)
 
 
 class Window(NamedTuple):

@@ -7,7 +7,6 @@ two processes that decided the same write the same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,7 @@ from evaluator.core.event import NO_LATENCY, SECOND, EpochUs
 from evaluator.core.streak import Reason
 from evaluator.core.verdict import Effect, Verdict
 from evaluator.wire.config.duration import format_duration
-from evaluator.wire.text import decimal, percent, rfc3339, span
+from evaluator.wire.text import decimal, percent, quotient, rfc3339, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -199,7 +198,7 @@ def window_record(window: Window) -> Mapping[str, Any]:
 
 def evidence_record(event: Evidence) -> dict[str, Any]:
     """One event that proves something; its latency in seconds."""
-    latency = None if event.latency == NO_LATENCY else _number(Fraction(event.latency, 1_000_000))
+    latency = None if event.latency == NO_LATENCY else _number(event.latency, 1_000_000)
     return {"trace_id": event.trace_id, "time": rfc3339(event.time), "latency": latency}
 
 
@@ -209,14 +208,13 @@ def dumps(record: dict[str, Any]) -> bytes:
 
 
 def _shown(value: Value) -> orjson.Fragment | None:
-    if value.value is None:
-        return None
-    return _number(value.value / 1_000_000 if value.is_latency else value.value)
+    whole = value.whole
+    return None if whole is None else _number(whole, value.denominator * (1_000_000 if value.is_latency else 1))
 
 
-def _number(value: Fraction) -> orjson.Fragment:
+def _number(numerator: int, denominator: int) -> orjson.Fragment:
     # A fragment, because orjson would write 0.000001 with an exponent.
-    return orjson.Fragment(decimal(value).encode())
+    return orjson.Fragment(quotient(numerator, denominator).encode())
 
 
 def _moment(moment: EpochUs | None) -> str | None:
