@@ -69,6 +69,9 @@ class Layout:
         self.first, self.last, self.lat_max, self.lat_sum, self.carry = range(self.lowest + 1, self.lowest + 6)
         self.weighted = slice(self.carry + 1, self.carry + 1 + each)
         self.raw = slice(self.weighted.stop, self.weighted.stop + each) if raw else None
+        # The newest event, and the first three counters of events: what is asked of each pane by itself.
+        skipped = 16 + counter * (1 + each * raw)
+        self.seen = struct.Struct(f"<{self.prefix + 12}xq{skipped}x3{WIDTHS[counter]}")
         self.columns = np.dtype([
             ("prefix", "u1", (self.prefix,)), ("bins", "<u2"), ("lowest", "<u2"), ("first", "<i8"),
             ("last", "<i8"), ("lat_max", "<i8"), ("lat_sum", "<i8"), ("counters", f"<u{counter}", (counters,)),
@@ -148,10 +151,7 @@ class Glance(NamedTuple):
 
 def glance(counted: bytes) -> Glance:
     """Look at a packed pane."""
-    its = layout_of(counted)
-    values = its.head.unpack_from(counted)
-    begin = (its.raw or its.weighted).start
-    return Glance(values[its.last], *values[begin : begin + 3])
+    return Glance(*layout_of(counted).seen.unpack_from(counted))
 
 
 def _counters(counts: Counts, over: Sequence[int]) -> list[int]:
