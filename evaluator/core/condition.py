@@ -7,11 +7,12 @@ Thresholds are integers or fractions, never binary floats. What a condition says
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from fractions import Fraction
 
+from evaluator.core.word import Word
 
-class Kind(StrEnum):
+
+class Kind(Word):
     """What a condition looks at."""
 
     ERROR_RATIO = "error_ratio"
@@ -26,7 +27,7 @@ class Kind(StrEnum):
     SCORE_DROP = "score_drop"
 
 
-class Op(StrEnum):
+class Op(Word):
     """A comparison. `<` and `<=` are the negations of `>=` and `>`."""
 
     GT = ">"
@@ -34,6 +35,9 @@ class Op(StrEnum):
     LT = "<"
     LE = "<="
 
+
+_UPPER = frozenset({Op.GT, Op.GE})
+_STRICT = frozenset({Op.GT, Op.LE})
 
 RATIOS = frozenset({Kind.ERROR_RATIO, Kind.SLOW_RATIO})
 COUNTS = frozenset({Kind.ERROR_COUNT, Kind.REQUEST_COUNT})
@@ -64,8 +68,12 @@ class Condition:
     @property
     def is_upper(self) -> bool:
         """Whether it is true above its threshold, not below."""
-        # By identity: a set of these would be hashed in Python, which the verdict of every window would wait for.
-        return self.op is Op.GT or self.op is Op.GE
+        return self.op in _UPPER
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether it is, or negates, a test for more than the threshold, not for as much."""
+        return self.op in _STRICT
 
     def counted(self) -> int | None:
         """The T whose counter `over[T]` this condition reads, if it reads one.

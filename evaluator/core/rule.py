@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from fractions import Fraction
 
 from evaluator.core.condition import Condition, Kind
 from evaluator.core.event import DurationUs, SeriesKind
+from evaluator.core.word import Word
 
 
-class Policy(StrEnum):
+class Policy(Word):
     """What a window without data, or without enough of it, does to the streak."""
 
     HOLD = "hold"

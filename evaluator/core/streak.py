@@ -21,17 +21,17 @@ A held window neither extends a streak nor breaks it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.event import DurationUs, EpochUs
 from evaluator.core.verdict import Effect
+from evaluator.core.word import Word
 
 if TYPE_CHECKING:
     from evaluator.core.rule import Rule
 
 
-class Phase(StrEnum):
+class Phase(Word):
     """Where an alert stands for one series."""
 
     INACTIVE = "inactive"
@@ -39,7 +39,7 @@ class Phase(StrEnum):
     FIRING = "firing"
 
 
-class Reason(StrEnum):
+class Reason(Word):
     """Why a transition happened."""
 
     BREACHED = "breached"
