@@ -63,7 +63,7 @@ REDUCE_AT_BYTES = 16 << 20
 Smaller: more sorting per event. Larger: memory, for each partition that is read."""
 
 PIECES_A_PANE = 8
-"""So many pieces a pane has on average before they are put together. More: memory; fewer: more work at each reduce."""
+"""So many pieces a pane has at most before they are put together. More: memory; fewer: more work at each reduce."""
 
 
 class Position(NamedTuple):
@@ -106,10 +106,10 @@ class Aggregator:
     def _reset(self) -> None:
         # One commit may carry so many series of a surface that every shard can be full.
         self.table = SeriesTable({surface.name: surface.max_series * self._shards for surface in self._surfaces})
-        self._panes: dict[tuple[int, DurationUs, int], list[Packed]] = {}
+        self._reduced: list[_Reduced] = []
         self._runs: dict[int, list[RunEvent]] = {}
         self._collected: list[tuple[EventBatch, Int64s]] = []
-        self._size = self._held = self._pieces = self._kept = 0
+        self._size = self._held = self._pieces = self._kept = self._reduces = 0
         self._before = self.time.watermark
         self._idle_advances: list[IdleAdvance] = []
         self._future_rejections: list[FutureRejection] = []
@@ -230,11 +230,13 @@ class Aggregator:
         return partial
 
     def _cells(self) -> tuple[tuple[SeriesKey, tuple[Cell, ...]], ...]:
-        by_series: dict[int, list[Cell]] = {}
-        for (series, step, slot), pane in zip(self._panes, merged(list(self._panes.values())), strict=True):
-            by_series.setdefault(series, []).append(Cell(step, slot, pane))
-        keys = self.table.keys
-        found = [(keys[series], tuple(sorted(cells, key=itemgetter(0, 1)))) for series, cells in by_series.items()]
+        if not self._reduced:
+            return ()
+        keys, whole = self.table.keys, _put_together(self._reduced)
+        cells = tuple(map(_cell_of, zip(whole.steps.tolist(), whole.slots.tolist(), whole.panes, strict=True)))
+        edges = group.edges_of(whole.series)
+        cuts = pairwise([*edges.tolist(), len(cells)])
+        found = [(keys[series], cells[a:b]) for series, (a, b) in zip(whole.series[edges].tolist(), cuts, strict=True)]
         return tuple(sorted(found, key=itemgetter(0)))
 
     def _reduce(self) -> None:
@@ -248,10 +250,11 @@ class Aggregator:
             self._reduce_run(self._as_wholes(run), self._steps_of_whole, late_anywhere)
         for series, count in Counter(run.series[late_anywhere].tolist()).items():
             self.tallies["late", self.table.keys[series].surface] += count
-        if self._pieces > PIECES_A_PANE * len(self._panes):
-            wholes = merged(list(self._panes.values()))
-            self._panes = {key: [whole] for key, whole in zip(self._panes, wholes, strict=True)}
-            self._pieces = len(self._panes)
+        self._reduces += 1
+        # A pane has a piece of each reduce at most.
+        if self._reduces >= PIECES_A_PANE and self._reduced:
+            self._reduced, self._reduces = [_put_together(self._reduced)], 1
+            self._pieces = len(self._reduced[0].panes)
 
     def _as_wholes(self, run: _Run) -> _Run:
         """The same events, as those of their surface as a whole where a rule is about that."""
@@ -278,14 +281,38 @@ class Aggregator:
         grouped = group.by(run.series[chosen], slot[chosen])
         order = chosen[grouped.order]
         first = order[grouped.edges]
-        reduced_panes = _reduced_panes(run, order, grouped, steps, step)
-        for series, index, reduced in zip(run.series[first].tolist(), slot[first].tolist(), reduced_panes, strict=True):
-            key = (series, step, index)
-            self._panes.setdefault(key, []).append(reduced)
-        self._pieces += len(reduced_panes)
+        panes = _reduced_panes(run, order, grouped, steps, step)
+        series = run.series[first].astype(np.int64)
+        self._reduced.append(_Reduced(series, np.full(len(first), step), slot[first], panes))
+        self._pieces += len(panes)
 
     def _newest_end(self, index: int, step: DurationUs) -> None:
         self.newest_pane_end = EpochUs(max(self.newest_pane_end, (index + 1) * step))
+
+
+class _Reduced(NamedTuple):
+    """Pieces of panes as columns: where series are many, a piece has an event or two, and no dictionary is worth it."""
+
+    series: Int64s
+    steps: Int64s
+    slots: Int64s
+    panes: list[Packed]
+
+
+def _put_together(reduced: list[_Reduced]) -> _Reduced:
+    """One piece for each pane, in the order of (series, step, slot)."""
+    series, steps, slots = (np.concatenate(columns) for columns in zip(*(each[:3] for each in reduced), strict=True))
+    pieces = list(chain.from_iterable(each.panes for each in reduced))
+    order = np.lexsort((slots, steps, series))
+    series, steps, slots = series[order], steps[order], slots[order]
+    begins = (series[1:] != series[:-1]) | (steps[1:] != steps[:-1]) | (slots[1:] != slots[:-1])
+    edges = np.concatenate(([0], np.flatnonzero(begins) + 1))
+    in_order = [pieces[place] for place in order.tolist()]
+    cuts = pairwise([*edges.tolist(), len(in_order)])
+    return _Reduced(series[edges], steps[edges], slots[edges], merged([in_order[a:b] for a, b in cuts]))
+
+
+_cell_of: Callable[[tuple[DurationUs, int, Packed]], Cell] = partial(tuple.__new__, Cell)
 
 
 class _Run(NamedTuple):
