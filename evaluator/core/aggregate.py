@@ -382,10 +382,8 @@ def _reduced_panes(run: _Run, order: Int64s, grouped: Groups, steps: StepsOfSurf
     )  # fmt: skip
     failing = _evidence(run, order, grouped, failed == FAILED, failing=True)
     slowest = _evidence(run, order, grouped, latency != NO_LATENCY, failing=False)
-    return [
-        Packed(counted, failing.get(place, ()), slowest.get(place, ()))
-        for place, counted in enumerate(_packed(columns, named))
-    ]
+    evidence = ([found.get(place, ()) for place in range(len(named))] for found in (failing, slowest))
+    return list(map(_packed_of, zip(_packed(columns, named), *evidence, strict=True)))
 
 
 class _Grouped(NamedTuple):
@@ -514,3 +512,6 @@ def _evidence(
 
 _evidence_of: Callable[[tuple[int, str, int]], Evidence] = partial(tuple.__new__, Evidence)
 """What `Evidence._make` does, in a fifth of its time."""
+_packed_of: Callable[[tuple[bytes, tuple[Evidence, ...], tuple[Evidence, ...]]], Packed] = partial(
+    tuple.__new__, Packed
+)
