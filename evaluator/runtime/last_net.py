@@ -131,8 +131,8 @@ class LastNet:
         texts = _tried(pick, chosen)
         if not isinstance(texts, _Bug):
             return texts
-        if len(chosen) == 1:
-            if isinstance(texts.error, MemoryError):
+        if len(chosen) <= 1:
+            if not chosen or isinstance(texts.error, MemoryError):
                 raise texts.error
             self._tell(texts, offset=int(offsets[chosen[0]]))
             return [""]
