@@ -143,10 +143,14 @@ def _explain(outcome: Outcome, files: Mapping[str, Sequence[Path]], *, envelope:
         place = f"offset {letter.offset}" if envelope else f"line {letter.offset + 1}"
         where = f"{files[letter.topic][letter.partition]} {place}"
         sys.stderr.write(f"  {letter.reason}, first at {where}: {printable(letter.detail)}\n")
-    judged = any(n for key, n in outcome.tallies.items() if key[0] == "records" and key[2] == "ok")
-    if outcome.rejects and not judged and not envelope:
+    if outcome.rejects and not envelope and not _records(outcome.tallies, "ok"):
         sys.stderr.write("every line is a record: a document over several lines, or one that is no text, is to be "
                          "given as an envelope (--envelope)\n")  # fmt: skip
+
+
+def _records(tallies: Counter[tuple[str, ...]], result: str) -> int:
+    """How many records and events, of all sources, came to that."""
+    return sum(count for key, count in tallies.items() if key[0] == "records" and key[2] == result)
 
 
 def _summarise(tallies: Counter[tuple[str, ...]]) -> None:
@@ -155,10 +159,8 @@ def _summarise(tallies: Counter[tuple[str, ...]]) -> None:
     def summed(*prefix: str) -> int:
         return sum(count for key, count in tallies.items() if key[: len(prefix)] == prefix)
 
-    results = {result: sum(n for k, n in tallies.items() if k[0] == "records" and k[2] == result)
-               for result in ("ok", "skipped", "rejected")}  # fmt: skip
-    parts = [f"{results['ok']} events"]
-    parts += [f"{results[result]} {result}" for result in ("skipped", "rejected") if results[result]]
+    parts = [f"{_records(tallies, 'ok')} events"]
+    parts += [f"{count} {result}" for result in ("skipped", "rejected") if (count := _records(tallies, result))]
     parts += [f"{count} {words}" for name, words in NOT_AS_USUAL.items() if (count := summed(name))]
     reasons = ", ".join(f"{key[2]} {n}" for key, n in sorted(tallies.items()) if key[0] == "rejected" and n)
     alerts = f"{tallies['alerts', 'firing']} firing, {tallies['alerts', 'resolved']} resolved"

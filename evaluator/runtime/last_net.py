@@ -119,9 +119,7 @@ class LastNet:
                 self._at_once = min(2 * self._at_once, MOST)
                 return made
             if len(some) <= 1:
-                if not some or isinstance(made.error, MemoryError):
-                    raise made.error  # no record is to blame
-                self._tell(made, offset=some[0].offset)
+                self._tell(made, [each.offset for each in some])
                 return made
             self._at_once = len(some) // 2
             del made  # it holds all that was made before it failed
@@ -132,19 +130,22 @@ class LastNet:
         if not isinstance(texts, _Bug):
             return texts
         if len(chosen) <= 1:
-            if not chosen or isinstance(texts.error, MemoryError):
-                raise texts.error
-            self._tell(texts, offset=int(offsets[chosen[0]]))
+            self._tell(texts, [int(offsets[each]) for each in chosen])
             return [""]
         half = len(chosen) // 2
         return [*self._picked(pick, offsets, chosen[:half]), *self._picked(pick, offsets, chosen[half:])]
 
-    def _tell(self, bug: _Bug, offset: int) -> None:
-        """Count it. Each bug is logged once, and without its message: logs hold no payloads, dead letters do."""
+    def _tell(self, bug: _Bug, offsets: Sequence[int]) -> None:
+        """Count what one record met, or raise it where no record is to blame: without any, or without memory.
+
+        Each bug is logged once, and without its message: logs hold no payloads, dead letters do.
+        """
+        if not offsets or isinstance(bug.error, MemoryError):
+            raise bug.error
         self._tallies["decoder_bugs", self._source] += 1
         if bug.kind not in self._told:
             self._told.add(bug.kind)
-            place = {"source": self._source, "partition": self._partition.index, "offset": offset}
+            place = {"source": self._source, "partition": self._partition.index, "offset": offsets[0]}
             trace = "".join(format_tb(bug.error.__traceback__))
             log.error("decoder.bug", **place, bug=bug.kind, trace=trace)
 

@@ -30,7 +30,7 @@ from evaluator.wire.rejection import MAX_DETAIL, Reason
 from evaluator.wire.text import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from evaluator.core.event import Int8s
@@ -216,14 +216,8 @@ def test_what_fails_without_any_record_ends_the_process() -> None:
 
 def test_a_trace_id_that_cannot_be_read_is_none() -> None:
     class Late(SourceDecoder):
-        def decode(
-            self,
-            records: Sequence[Record],
-            table: SeriesTable,
-            now: EpochUs | None,
-            recorded: Collection[tuple[int, int]] = (),
-        ) -> Decoded:
-            decoded = super().decode(records, table, now, recorded)
+        def decode(self, *given: Any) -> Decoded:
+            decoded = super().decode(*given)
             pick = decoded.events.trace_ids
 
             def picked(chosen: Sequence[int]) -> Sequence[str]:
