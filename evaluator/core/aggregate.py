@@ -55,8 +55,11 @@ if TYPE_CHECKING:
 StepsOfSurface = dict[str, dict["DurationUs", tuple[int, ...]]]
 """The pane widths of each surface, and the latency thresholds that each counts."""
 
-REDUCE_AT = 65_536
+REDUCE_AT, REDUCE_AT_MOST = 16_384, 65_536
 """Events collected before they are reduced. Fewer: more sorting per event. More: memory, and a longer pause."""
+
+REDUCE_A_SERIES = 64
+"""Where series are many, up to the most: so many events of each. A piece of a pane costs as much as some events."""
 
 REDUCE_AT_BYTES = 16 << 20
 """Large events are reduced earlier: their payloads are kept until then, for the few trace ids that prove something.
@@ -137,7 +140,8 @@ class Aggregator:
             self._size += len(events)
             self._held += events.held
         self.next_offset = next_offset
-        if self._size >= REDUCE_AT or self._held >= REDUCE_AT_BYTES:
+        enough = min(max(REDUCE_AT, REDUCE_A_SERIES * len(self.table.keys)), REDUCE_AT_MOST)
+        if self._size >= enough or self._held >= REDUCE_AT_BYTES:
             self._reduce()
 
     def _pass_time(self, events: EventBatch) -> Int64s:

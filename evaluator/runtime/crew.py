@@ -68,6 +68,10 @@ _RESTORED = (TaskState.RUNNING, TaskState.SUSPENDED)
 _SCHEMAS = "schemas"
 """Why a partition is held whose records name schemas that are not known yet."""
 
+TURN_S = 0.02
+"""Seconds after which the others have their turn, whatever the size of what was taken in: a few partials of many series
+ripen as many windows."""
+
 LONGEST_TAKE_S = 5.0
 """Seconds for what one poll returned. An ordinary one takes a tenth of one; but 5,000 records of a hundred bytes, each
 of which unpacks to 20,000 events, take minutes, in which no commit would begin and no rebalance be answered."""
@@ -241,7 +245,8 @@ class Crew:
         What is not taken in within `LONGEST_TAKE_S` is fetched again: commits and rebalances wait for the poll's end.
         """
         count = taken = 0
-        until = self._clock.monotonic() + LONGEST_TAKE_S
+        now = self._clock.monotonic()
+        until, turn = now + LONGEST_TAKE_S, now + TURN_S
         for partition, fetched in fetches.items():
             task = self.tasks.get(partition)
             if task is None or task.state is not TaskState.RUNNING:
@@ -249,9 +254,10 @@ class Crew:
             self.seen_at[partition] = self._clock.monotonic()
             count += len(fetched.records)
             for part, size in slices(fetched):
-                if taken and taken + size > SLICE_BYTES:
+                if taken and (taken + size > SLICE_BYTES or self._clock.monotonic() >= turn):
                     taken = 0
                     await asyncio.sleep(0)
+                    turn = self._clock.monotonic() + TURN_S
                 if self._clock.monotonic() >= until:
                     self._read_again(task)
                     break

@@ -44,6 +44,9 @@ DELAYS_KEPT = 1000
 """Alert delays between two scrapes. More transitions than that in 15 s are one incident; its tail tells enough."""
 
 
+TURN_BYTES = 256 << 10
+"""How much of partials is merged in one turn: some 1,500 panes, which take the 50 ms that a turn may take."""
+
 REWRITTEN_AT_ONCE = 5_000
 """Records of another schema that one commit writes anew. More: a longer commit, fewer: more of them; a few MiB."""
 
@@ -160,12 +163,17 @@ class EvaluateStage:
 
     # -- steady -----------------------------------------------------------------------------------------
 
-    def apply(self, fetched: Fetched) -> None:
-        """Merge all the partials that were fetched, and decide what they ripened.
+    def apply(self, fetched: Fetched) -> Fetched | None:
+        """Merge as many of the partials as a turn may take, and decide what they ripened; returns the others.
 
         Raises `Superseded` before the first one that was made under a newer revision of the rules is merged.
         """
-        for record in fetched.records:
+        rest, until = None, self._merged_bytes + TURN_BYTES
+        for number, record in enumerate(fetched.records):
+            if self._merged_bytes >= until:
+                rest = fetched._replace(records=fetched.records[number:])
+                fetched = fetched._replace(records=fetched.records[:number], next_offset=record.offset)
+                break
             if record.value is not None:
                 partial = partial_wire.decode(record.value, self._codecs.partial)
                 where = f"shard {self.input.index} (a partial of {partial.source} {partial.partition})"
@@ -176,6 +184,7 @@ class EvaluateStage:
         self.lag = max(0, fetched.high_watermark - fetched.next_offset)
         if fetched.records:
             self._take_decisions()
+        return rest
 
     def _merge(self, partial: Partial) -> None:
         before = self._watermark(partial.source)

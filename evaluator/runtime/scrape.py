@@ -6,15 +6,16 @@ A snapshot is taken in the event loop, where it costs little; everything here ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, repeat
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.event import EpochUs
 from evaluator.core.rule import RuleSet
-from evaluator.runtime.exposition import Family, counter, gauge, group_labels, histogram, info
+from evaluator.runtime.exposition import Family, around, counter, gauge, group_labels, histogram, info, written
 from evaluator.runtime.histogram import Histogram
-from evaluator.runtime.status import Alert
+from evaluator.runtime.status import Alert, group_of
 from evaluator.runtime.view import Data, SeriesView, SourceView
 from evaluator.wire.rejection import Reason
 
@@ -55,10 +56,11 @@ class Snapshot(NamedTuple):
 
 def families(snapshot: Snapshot) -> list[Family]:
     """Every metric of a scrape."""
+    series = [_labelled(shown) for shown in snapshot.series]
     return [
-        *_alerts(snapshot.series),
-        *_windows(snapshot.series),
-        _events(snapshot.series, snapshot.transitions),
+        *_alerts(series),
+        *_windows(series),
+        _events(series, snapshot.transitions),
         *_objectives(snapshot),
         *_counters(snapshot),
         *_sources(snapshot),
@@ -66,66 +68,95 @@ def families(snapshot: Snapshot) -> list[Family]:
     ]
 
 
+class _Labels(NamedTuple):
+    """The labels of an alert over a series as they are written: its own, with its severity, around two others."""
+
+    plain: str
+    severe: str
+    stat: tuple[str, str]
+    outcome: tuple[str, str]
+
+
+class _Labelled(NamedTuple):
+    """An alert over a series, and the labels of its metrics."""
+
+    shown: SeriesView
+    labels: _Labels
+
+
+@lru_cache(maxsize=32_768)
+def _labels(key: str, alertname: str, surface: str, severity: str) -> _Labels:
+    """Remembered, because writing them is most of a scrape, and they do not change."""
+    of_series = {"surface": surface, **group_labels(group_of(key))}
+    labels = {"alertname": alertname, **of_series}
+    severe = written({**labels, "severity": severity})
+    return _Labels(written(labels), severe, around(labels, "stat"), around(of_series, "outcome"))
+
+
+def _labelled(shown: SeriesView) -> _Labelled:
+    status = shown.status
+    return _Labelled(shown, _labels(status.key, status.alertname, status.surface, status.severity))
+
+
 # -- alerts -------------------------------------------------------------------------------------------------
 
 
-def _alerts(series: Iterable[SeriesView]) -> tuple[Family, ...]:
+def _alerts(series: Iterable[_Labelled]) -> tuple[Family, ...]:
     firing = gauge("slo_alert_firing", "1 while the alert fires for the series, else 0.")
     pending = gauge("slo_alert_pending", "1 while a streak of breaches has begun and the alert does not fire yet.")
     streak = gauge("slo_alert_consecutive_breaches", "Breaches that count towards the alert at the moment.")
-    for shown in series:
+    for shown, labels in series:
         status = shown.status
         if shown.data is Data.WAITING and "{" in status.key:
             continue
-        labels = {"alertname": status.alertname, "surface": status.surface, **group_labels(status.group)}
-        streak.add(labels, status.streak)
-        labels["severity"] = status.severity
-        firing.add(labels, status.phase == "firing")
-        pending.add(labels, status.phase == "pending")
+        streak.put(labels.plain, status.streak)
+        firing.put(labels.severe, status.phase == "firing")
+        pending.put(labels.severe, status.phase == "pending")
     return firing, pending, streak
 
 
 _STATS = {"median": "p50"}
 
 
-def _windows(series: Iterable[SeriesView]) -> tuple[Family, ...]:
+def _windows(series: Iterable[_Labelled]) -> tuple[Family, ...]:
     ratio = gauge("slo_window_error_ratio", "Failed events over known ones in the last decided window, 0 to 1.")
     requests = gauge("slo_window_requests", "Events in the last decided window.", add)
     latency = gauge("slo_window_latency_seconds", "Latency in the last decided window; quantiles are within 1 %.")
-    for shown in series:
+    for shown, labels in series:
         status = shown.status
         if not status.windows:
             continue
         window = status.windows[-1]
-        labels = {"alertname": status.alertname, "surface": status.surface, **group_labels(status.group)}
-        requests.add(labels, window.n)
+        requests.put(labels.plain, window.n)
         for name, value in window.values.items():
             if value is None:
                 continue
             if name == "error_ratio":
-                ratio.add(labels, value)
+                ratio.put(labels.plain, value)
             elif name in {"median", "mean", "max"} or name.startswith("p"):
-                latency.add({**labels, "stat": _STATS.get(name, name)}, value)
+                before, behind = labels.stat
+                latency.put(f'{before}stat="{_STATS.get(name, name)}"{behind}', value)
     return ratio, requests, latency
 
 
-def _events(series: Iterable[SeriesView], transitions: Iterable[Alert]) -> Family:
+def _events(series: Iterable[_Labelled], transitions: Iterable[Alert]) -> Family:
     """Each series counts once, however many alerts watch it: the record that was written last knows most."""
     events = counter("slo_events", "On-time events of the series by outcome.")
-    newest: dict[str, Status] = {}
-    for shown in series:
-        status = shown.status
-        if shown.data is Data.WAITING:
+    newest: dict[str, _Labelled] = {}
+    for each in series:
+        status = each.shown.status
+        if each.shown.data is Data.WAITING:
             continue
         known = newest.get(status.series)
-        if known is None or _count(known) < _count(status):
-            newest[status.series] = status
-    for status in newest.values():
-        labels = {**group_labels(status.group), "surface": status.surface}
+        if known is None or _count(known.shown.status) < _count(status):
+            newest[status.series] = each
+    for shown, labels in newest.values():
+        before, behind = labels.outcome
         for outcome in ("good", "bad", "unknown"):
-            events.add({**labels, "outcome": outcome}, getattr(status.events, outcome))
-    for trace, status in _failures(transitions, newest):
-        events.exemplify({**group_labels(status.group), "surface": status.surface, "outcome": "bad"}, trace, 1)
+            events.put(f'{before}outcome="{outcome}"{behind}', getattr(shown.status.events, outcome))
+    for trace, each in _failures(transitions, newest):
+        before, behind = each.labels.outcome
+        events.exemplify(f'{before}outcome="bad"{behind}', trace)
     return events
 
 
@@ -133,7 +164,7 @@ def _count(status: Status) -> int:
     return status.events.good + status.events.bad + status.events.unknown
 
 
-def _failures(transitions: Iterable[Alert], known: Mapping[str, Status]) -> Iterator[tuple[str, Status]]:
+def _failures(transitions: Iterable[Alert], known: Mapping[str, _Labelled]) -> Iterator[tuple[str, _Labelled]]:
     """A failing trace of each series that has one, the oldest first so that the newest stays."""
     for alert in sorted(transitions, key=lambda alert: alert.at):
         name = alert.surface + "".join(alert.key.partition("{")[1:])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from evaluator.runtime.log.port import Fetched
 from evaluator.wire.records import Records
 
@@ -29,10 +31,10 @@ class Slice(NamedTuple):
 def slices(fetched: Fetched) -> Iterator[Slice]:
     """All of a fetch, in order: slices of at most `SLICE_BYTES`, or of one record; at least one, also of nothing."""
     records = Records.of(fetched.records)
-    whole = sum(map(len, filter(None, records.values)))
+    sizes = np.maximum(records.sizes, 0)
+    whole = int(sizes.sum())
     start = held = 0
-    for place, value in enumerate(records.values if whole > SLICE_BYTES else ()):
-        size = len(value or b"")
+    for place, size in enumerate(sizes.tolist() if whole > SLICE_BYTES else ()):
         if place > start and held + size > SLICE_BYTES:
             yield Slice(fetched._replace(records=records[start:place], next_offset=int(records.offsets[place])), held)
             whole -= held

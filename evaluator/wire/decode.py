@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from evaluator.wire.config.matcher import Matcher
     from evaluator.wire.config.model import SourceConfig
 
-_PER_RECORD = 256
-"""Bytes of a record's objects, beside its value."""
+_PER_VALUE, _PER_RECORD = 48, 256
+"""Bytes that are held beside a value: of its object, and of its record's objects."""
 
 __all__ = ["Decoded", "Reason", "Record", "Rejection", "SourceDecoder"]
 
@@ -175,6 +175,7 @@ class SourceDecoder:
         self._about_record = {path: get for path in paths if (get := record_column(path, source.topic))}
         later = self._read_later(paths)
         self._later = None if later is None else format_.reader(source, (later,))
+        self._of_values = format_.of_values
         in_payload = tuple(path for path in paths if path not in self._about_record and path != later)
         self._column = {path: number for number, path in enumerate((*in_payload, *self._about_record))}
         texts = (None if self._dedup is None else fields.id, fields.trace_id, fields.deploy, fields.context)
@@ -295,20 +296,19 @@ class SourceDecoder:
 
     def _readable(self, records: Records) -> tuple[Records, Int64s]:
         """The records that have a value of acceptable size, and where they stand in `records`."""
-        values = records.values
-        limit = self._source.max_record_bytes
-        if None not in values and max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # the test tells
+        fits = (records.sizes >= 0) & (records.sizes <= self._source.max_record_bytes)
+        if fits.all():
             return records, np.arange(len(records), dtype=np.int64)
-        kept = [position for position, value in enumerate(values) if value is not None and len(value) <= limit]
-        return records.only(kept), np.array(kept, dtype=np.int64)
+        kept = np.flatnonzero(fits)
+        return records.only(kept.tolist()), kept
 
     def _count_unreadable(self, records: Records, outcome: _Outcome) -> None:
         limit = self._source.max_record_bytes
-        for offset, value in zip(records.offsets.tolist(), records.values, strict=True):
-            if value is None:
+        for offset, size in zip(records.offsets.tolist(), records.sizes.tolist(), strict=True):
+            if size < 0:
                 outcome.skipped += 1
-            elif len(value) > limit:
-                detail = f"{len(value)} bytes are more than max_record_bytes, {limit}"
+            elif size > limit:
+                detail = f"{size} bytes are more than max_record_bytes, {limit}"
                 outcome.faults.add(offset, 0, Fault(Reason.TOO_LARGE, detail))
 
     def _values(self, events: _Events, paths: Sequence[str]) -> list[Column]:
@@ -430,13 +430,15 @@ class SourceDecoder:
             return listed(measured.text(self._fields.trace_id)), 0
         # The records without an event go at once.
         kept = records if len(events) == len(records) else records.only(events.position.tolist())
+        values, held = cast("list[bytes]", kept.values), int(kept.sizes.sum())
+        rows = None if self._of_values else kept
 
         def picked(chosen: Sequence[int]) -> list[str]:
-            some = kept.only(chosen)
-            (texts,) = read(cast("list[bytes]", some.values), some).columns
+            of_some = Records.of(()) if rows is None else rows.only(chosen)
+            (texts,) = read([values[event] for event in chosen], of_some).columns
             return column.texts(texts)
 
-        return picked, sum(map(len, cast("list[bytes]", kept.values))) + _PER_RECORD * len(kept)
+        return picked, held + (_PER_VALUE if rows is None else _PER_RECORD) * len(kept)
 
 
 def schemas_missing(source: SourceConfig, values: Iterable[bytes | None]) -> list[int]:

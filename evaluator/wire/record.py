@@ -21,7 +21,7 @@ from evaluator.wire.config.duration import format_duration
 from evaluator.wire.text import decimal, percent, quotient, rfc3339, span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from evaluator.core.condition import Condition
     from evaluator.core.decide import Progress
@@ -76,7 +76,7 @@ def alert_record(
         "episode": transition.episode,
         "key": transition.key,
         "rule": rule_record(rule),
-        "windows": [window_record(window) for window in transition.windows[-WINDOWS_SHOWN:]],
+        "windows": list(map(_window_json, transition.windows[-WINDOWS_SHOWN:])),
         "owners": list(surface.owners),
         "owner_source": surface.owner_source,
         "evidence": {
@@ -127,7 +127,7 @@ def status_record(
         "startsAt": _moment(streak.starts_at),
         "firedAt": _moment(streak.fired_at),
         "data": _DATA[progress.windows[-1].verdict] if progress.windows else "warming",
-        "windows": [window_record(window) for window in progress.windows],
+        "windows": list(map(_window_json, progress.windows)),
         "budget": None,
         "rule": rule_record(rule),
         "source": surface.source,
@@ -173,12 +173,14 @@ def rule_record(rule: Rule) -> dict[str, Any]:
     return {"when": when, "window": "deploy", "every": "deploy", **count, **ends}
 
 
-@lru_cache(maxsize=8192)
-def window_record(window: Window) -> Mapping[str, Any]:
-    """A decided window; a run of equal ones says how many and until when.
+@lru_cache(maxsize=4096)
+def _window_json(window: Window) -> orjson.Fragment:
+    """A decided window as JSON. Remembered, because a status record shows the same windows again with each new one."""
+    return orjson.Fragment(dumps(window_record(window)))
 
-    Remembered, because a status record shows the same windows again with each new one. Not to be changed.
-    """
+
+def window_record(window: Window) -> dict[str, Any]:
+    """A decided window; a run of equal ones says how many and until when."""
     record: dict[str, Any] = {
         "start": rfc3339(window.start),
         "end": rfc3339(window.end),

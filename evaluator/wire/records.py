@@ -63,15 +63,17 @@ class Row(Protocol):
 class Records(Sequence[Record]):
     """Records of one partition, in the order of their offsets.
 
-    `offsets` and `timestamps` (milliseconds, -1 for absent, NO_ENVELOPE for None) are int64, `values` the payloads. All
-    have the length of `rows`, which hold what else there is.
+    `offsets` and `timestamps` (milliseconds, -1 for absent, NO_ENVELOPE for None) are int64, `values` the payloads,
+    `sizes` their lengths in bytes (int64, -1 for None). All have the length of `rows`, which hold what else there is.
     """
 
-    __slots__ = ("_rows", "offsets", "timestamps", "values")
+    __slots__ = ("_rows", "offsets", "sizes", "timestamps", "values")
 
-    def __init__(self, rows: Sequence[Row], offsets: Int64s, timestamps: Int64s, values: list[bytes | None]) -> None:
+    def __init__(
+        self, rows: Sequence[Row], offsets: Int64s, timestamps: Int64s, values: list[bytes | None], sizes: Int64s
+    ) -> None:
         self._rows = rows
-        self.offsets, self.timestamps, self.values = offsets, timestamps, values
+        self.offsets, self.timestamps, self.values, self.sizes = offsets, timestamps, values, sizes
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Records:
@@ -79,21 +81,23 @@ class Records(Sequence[Record]):
         if isinstance(records, Records):
             return records
         if not records:
-            return cls((), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), [])
+            nothing = np.empty(0, dtype=np.int64)
+            return cls((), nothing, nothing, [], nothing)
         offsets, stamps, _, values, _ = zip(*records, strict=True)
         timestamps = np.array([NO_ENVELOPE if stamp is None else max(stamp, -1) for stamp in stamps], dtype=np.int64)
-        return cls(records, np.array(offsets, dtype=np.int64), timestamps, list(values))
+        return cls(records, np.array(offsets, dtype=np.int64), timestamps, list(values), _sizes(values))
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row], runs: Sequence[Sequence[int]]) -> Records:
         """The records of a client library, none of them without an envelope. `runs` are their offsets, in pieces."""
         columns = [np.arange(r.start, r.stop) if isinstance(r, range) else np.array(r, dtype=np.int64) for r in runs]
         offsets = np.concatenate(columns) if columns else np.empty(0, dtype=np.int64)
-        stamps = [row.timestamp for row in rows]
-        if None in stamps:  # so aiokafka says of the formats before Kafka 0.11 that there is none
-            stamps = [-1 if stamp is None else stamp for stamp in stamps]
-        timestamps = np.maximum(np.array(stamps, dtype=np.int64), -1)
-        return cls(rows, offsets, timestamps, [row.value for row in rows])
+        stamps, values = [row.timestamp for row in rows], [row.value for row in rows]
+        try:
+            timestamps = np.array(stamps, dtype=np.int64)
+        except TypeError:  # None: so aiokafka says of the formats before Kafka 0.11 that there is none
+            timestamps = np.array([-1 if stamp is None else stamp for stamp in stamps], dtype=np.int64)
+        return cls(rows, offsets, np.maximum(timestamps, -1), values, _sizes(values))
 
     def __len__(self) -> int:
         """How many there are."""
@@ -112,14 +116,21 @@ class Records(Sequence[Record]):
         if isinstance(at, slice):
             if at.indices(len(self)) == (0, len(self), 1):
                 return self
-            return Records(self._rows[at], self.offsets[at], self.timestamps[at], self.values[at])
+            return Records(self._rows[at], self.offsets[at], self.timestamps[at], self.values[at], self.sizes[at])
         return _record(self._rows[at])
 
     def only(self, kept: Sequence[int]) -> Records:
         """Those at the places `kept`, which ascend."""
         places = np.array(kept, dtype=np.int64)
         rows, values = [self._rows[place] for place in kept], [self.values[place] for place in kept]
-        return Records(rows, self.offsets[places], self.timestamps[places], values)
+        return Records(rows, self.offsets[places], self.timestamps[places], values, self.sizes[places])
+
+
+def _sizes(values: Sequence[bytes | None]) -> Int64s:
+    try:
+        return np.fromiter(map(len, values), dtype=np.int64, count=len(values))  # type: ignore[arg-type]  # tried
+    except TypeError:
+        return np.array([-1 if value is None else len(value) for value in values], dtype=np.int64)
 
 
 def _record(row: Row) -> Record:

@@ -107,3 +107,18 @@ def test_a_path_that_is_asked_for_later_finds_the_events_that_were_found_without
 
     law()
     assert reached * 2 > examples
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if formats.get(name).of_values])
+def test_a_format_of_values_looks_at_nothing_else_of_a_record(name: str) -> None:
+    format_, source = formats.get(name), source_of(bare(name))
+    paths = (*GROUPS, "id")
+    whole, bare_ones = format_.reader(source, paths), format_.reader(source, paths)
+
+    @given(records_of(name))
+    def law(records: list[Record]) -> None:
+        values = [record.value or b"" for record in records]
+        expected, found = whole(values, Records.of(records)), bare_ones(values, Records.of(()))
+        assert (rows(found), faults(found)) == (rows(expected), faults(expected))
+
+    law()

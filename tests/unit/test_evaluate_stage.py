@@ -17,7 +17,7 @@ from evaluator.core.event import FAILED, MINUTE, SECOND, EpochUs, SeriesKey
 from evaluator.core.partial import Origin, Partial
 from evaluator.core.watermark import BEGINNING, PartitionTime
 from evaluator.errors import SchemaRefused, StateRefused, Superseded
-from evaluator.runtime.evaluate_stage import REWRITTEN_AT_ONCE, EvaluateStage, Publishing
+from evaluator.runtime.evaluate_stage import REWRITTEN_AT_ONCE, TURN_BYTES, EvaluateStage, Publishing
 from evaluator.runtime.log.port import Fetched
 from evaluator.runtime.topics import Topics
 from evaluator.wire import partial as partial_wire
@@ -97,6 +97,35 @@ def test_the_delay_of_a_commit_counts_from_the_append_that_ripened_its_windows()
     begun.committed(EpochUs(64 * SECOND))
     assert list(begun.commit_delays) == [2 * SECOND]
     assert list(begun.alert_delays) == [4 * SECOND]
+
+
+def test_more_partials_than_a_turn_may_take_are_left_for_the_next() -> None:
+    events = Fold(rules(rule(), revision=1, hash=OURS, group_by=("f",)))
+    parts = []
+    for number in range(4):
+        at = EpochUs(number * MINUTE)
+        events.feed(0, [Event(number, at, FAILED, 7, SeriesKey("api", (str(n) * 100,))) for n in range(600)])
+        cells = events.aggregators[0].take().cells
+        parts.append(partial(number, number + 1, Origin(1, OURS), prev=number or None, cells=cells))
+    whole = fetched(*parts)
+    weights = [len(record.value or b"") for record in whole.records]
+    assert max(weights) < TURN_BYTES < sum(weights[:2]), weights
+
+    begun = stage()
+    rest = begun.apply(whole)
+    assert rest is not None
+    assert ([record.offset for record in rest.records], begun.next_offset, begun.lag) == ([2, 3], 2, 2)
+    assert begun.apply(rest) is None
+    assert (begun.next_offset, begun.lag) == (4, 0)
+    at_once = stage()
+    for one in whole.records:
+        at_once.apply(whole._replace(records=[one], next_offset=one.offset + 1))
+    assert written(begun) == written(at_once)
+
+
+def written(begun: EvaluateStage) -> list[Any]:
+    outbox = begun.freeze(EpochUs(0))
+    return [] if outbox is None else list(outbox.records)
 
 
 MANY = 3_000

@@ -15,9 +15,12 @@ from unit.test_crew import Filling, crew_of, turn
 from evaluator.core.event import SECOND, EpochUs
 from evaluator.errors import SchemasMissing
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
-from evaluator.runtime.clock import run_virtual
-from evaluator.runtime.log.port import Fetched, Outgoing
+from evaluator.runtime.clock import VirtualClock, VirtualLoop, run_virtual
+from evaluator.runtime.crew import TURN_S, Crew
+from evaluator.runtime.log.memory import MemoryLog
+from evaluator.runtime.log.port import Fetched, Outgoing, Partition, TopicSpec
 from evaluator.runtime.slices import SLICE_BYTES, slices
+from evaluator.runtime.stage import Unobserved
 from evaluator.runtime.topics import Topics
 from evaluator.wire.records import Record
 
@@ -121,6 +124,51 @@ def test_a_small_fetch_is_taken_in_at_once() -> None:
         return stage.applied
 
     assert run_virtual(main()) == [(0, 1, 2, 3, 4)]
+
+
+def test_everybody_else_has_the_loop_after_a_while_though_it_was_little() -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        clock = VirtualClock(loop)
+        log = MemoryLog(clock=clock)
+        await log.create([TopicSpec("in", 3), TopicSpec("out", 1), TopicSpec("own", 1, compact=True)])
+
+        class Slow(Noted):
+            """Takes half of a turn for each record."""
+
+            def apply(self, fetched: Fetched) -> None:
+                super().apply(fetched)
+                if fetched.records:
+                    told.append("slice")
+                    loop.advance(TURN_S / 2)
+
+        def begun(partition: Partition) -> Slow:
+            stage = Slow()
+            stage.input, stage.transactional_id = partition, f"app.numbers.{partition.index}"
+            return stage
+
+        crew = Crew("numbers", ["in"], begun, log, clock, Unobserved())
+        await crew.consumer.start()
+        while not crew.is_settled:
+            await turn(crew, 0.1)
+        for partition in range(3):
+            await log.append([Outgoing("in", None, b"x", partition)])
+
+        async def heartbeat() -> None:
+            while True:
+                told.append("heartbeat")
+                await asyncio.sleep(0)
+
+        beating = asyncio.create_task(heartbeat())
+        assert await crew.poll(1, 100) == 3
+        beating.cancel()
+
+    run_virtual(main())
+    between = told[told.index("slice") : len(told) - told[::-1].index("slice")]
+    assert between == ["slice", "slice", "heartbeat", "slice"]
 
 
 class Answering:

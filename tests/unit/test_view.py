@@ -9,6 +9,7 @@ import pytest
 from support.rules import rule, rules
 from support.shown import NOON, FixedClock, alert, breach, firing, minutes_before_noon, status, window
 
+from evaluator.core.alert import fingerprint
 from evaluator.core.event import MINUTE, DurationUs, EpochUs
 from evaluator.core.rule import Deploys
 from evaluator.runtime.intake import MAX_REJECTED, Rejects
@@ -250,3 +251,18 @@ def test_a_run_of_windows_is_kept_as_one() -> None:
         (30, minutes_before_noon(11)),
         (1, minutes_before_noon(1)),
     ]
+
+
+def test_a_record_with_other_labels_has_another_fingerprint() -> None:
+    """A config that renames an owner's label writes the same key."""
+    view = View(rules(rule()), FixedClock(), MAX_REJECTED)
+    key, value = firing({"zone": "a"})
+    view.apply(key, value)
+    (before,) = view.series()
+    view.apply(key, value)
+    assert view.series() == [before]
+    changed = orjson.loads(value or b"")
+    changed["labels"]["team"] = "b"
+    view.apply(key, orjson.dumps(changed))
+    (after,) = view.series()
+    assert after.fingerprint == fingerprint(changed["labels"]) != before.fingerprint

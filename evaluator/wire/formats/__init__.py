@@ -85,7 +85,8 @@ class Format:
     own time, latency, filter), where the config says nothing. `batch` is how many events its records hold; None where
     the config says it. `needs` are modules of the optional `extra` without which it cannot read anything. `only` is
     what the format is about: anything else in its topic is skipped, whatever filter the config has beside it.
-    `schema_of` gives the id of the schema that a value names, None where it names none.
+    `schema_of` gives the id of the schema that a value names, None where it names none. `of_values`: its reader looks
+    at the values alone, so that nothing else of the records has to be kept for what is read later.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Format:
     needs: tuple[str, ...] = ()
     only: Matcher | None = None
     schema_of: Callable[[bytes], int | None] | None = None
+    of_values: bool = False
 
     @property
     def is_installed(self) -> bool:

@@ -176,7 +176,8 @@ class _Typed:
         self.one = msgspec.json.Decoder(struct).decode
         self.kinds = list(kinds)
         self.row = _row_of(attributes)
-        self._struct, self._getters = struct, [attrgetter(attribute) for attribute in attributes]
+        self._struct = struct
+        self.columns = _columns_of(attributes)
 
     @classmethod
     def of(cls, paths: Sequence[tuple[str, ...]], kinds: Sequence[Kinds]) -> _Typed | None:
@@ -191,10 +192,6 @@ class _Typed:
     def nothing(self) -> msgspec.Struct:
         """An event without any of the fields. Only where each of them may be absent."""
         return self._struct()
-
-    def columns(self, events: Sequence[msgspec.Struct]) -> list[list[object]]:
-        """The values of each field."""
-        return [list(map(get, events)) for get in self._getters]
 
     def checked_one(self, value: bytes) -> msgspec.Struct:
         _check(value)
@@ -236,6 +233,12 @@ def _struct(paths: Mapping[tuple[str, ...], Kinds]) -> tuple[type[msgspec.Struct
     for number, literal in enumerate(sorted(literals)):
         fields.append((f"literal{number}", None, msgspec.field(default=None, name=literal)))
     return msgspec.defstruct("Event", fields, gc=False, kw_only=True), attributes
+
+
+def _columns_of(attributes: Sequence[str]) -> Callable[[Sequence[msgspec.Struct]], list[list[object]]]:
+    """What gives the values of each field. Code takes half of what getters take; its names are `_struct`'s own."""
+    columns = ", ".join(f"[event.{attribute} for event in events]" for attribute in attributes)
+    return eval(f"lambda events: [{columns}]")  # type: ignore[no-any-return]  # noqa: S307  # nothing of it is a user's
 
 
 def _row_of(attributes: Sequence[str]) -> Callable[[msgspec.Struct], Row]:
@@ -364,4 +367,4 @@ def _reader(source: SourceConfig, paths: tuple[str, ...]) -> JsonReader:
     return JsonReader(paths, source.batch, source.most_events)
 
 
-FORMATS = (Format("json", _reader),)
+FORMATS = (Format("json", _reader, of_values=True),)
