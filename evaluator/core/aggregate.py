@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 StepsOfSurface = dict[str, dict["DurationUs", tuple[int, ...]]]
 """The pane widths of each surface, and the latency thresholds that each counts."""
 
-REDUCE_AT, REDUCE_AT_MOST = 16_384, 65_536
+REDUCE_AT, REDUCE_AT_MOST = 12_288, 65_536
 """Events collected before they are reduced. Fewer: more sorting per event. More: memory, and a longer pause."""
 
 REDUCE_A_SERIES = 64
