@@ -1,4 +1,4 @@
-"""The least that must be done for the same verdicts: read, decode, count. No process with these libraries beats it.
+"""The least that must be done for the same verdicts: read, decode, count. A bare loop, to tell what the rest takes.
 
 The client's batches are read as columns, as `run` reads them; msgspec makes a struct of the named fields of each
 event; numpy adds up events, failures, slow ones and sketch bins by surface and minute. Nothing else: all is kept in

@@ -5,7 +5,7 @@ partition's time, so a restart reads no state worth the name. Lateness is settle
 is late for a pane iff the pane ends at or before the watermark as it stood before the event's record. That
 makes verdicts independent of how the log is cut into batches and how partitions interleave.
 
-Columns are collected and reduced a few ten thousand events at a time: sorting a large run of events costs
+Columns are collected and reduced ten thousand events at a time, or more: sorting a large run of events costs
 less per event than updating panes for every small batch.
 """
 
@@ -118,10 +118,15 @@ class Aggregator:
         self._future_rejections: list[FutureRejection] = []
 
     @property
+    def pending(self) -> int:
+        """How many events were collected and not reduced yet."""
+        return self._size
+
+    @property
     def weight(self) -> int:
         """About how many bytes a `take` would hold: what a commit is started early by."""
         decided = 32 * len(self._future_rejections)
-        return 512 * self._pieces + 64 * self._size + 256 * self._kept + decided
+        return 512 * self._pieces + 64 * self.pending + 256 * self._kept + decided
 
     def add(self, events: EventBatch, first: int, next_offset: int, rejected: Iterable[FutureRejection] = ()) -> None:
         """Take in the accepted events of the records `[first, next_offset)`, decoded against `table`.

@@ -69,8 +69,8 @@ _SCHEMAS = "schemas"
 """Why a partition is held whose records name schemas that are not known yet."""
 
 TURN_S = 0.02
-"""Seconds after which the others have their turn, whatever the size of what was taken in: a few partials of many series
-ripen as many windows."""
+"""Seconds after which the next slice waits for a turn of the others, however small those before were: a few partials of
+many series ripen as many windows. With a slice of its own that is within the 50 ms of docs/exactly-once.md, 4."""
 
 LONGEST_TAKE_S = 5.0
 """Seconds for what one poll returned. An ordinary one takes a tenth of one; but 5,000 records of a hundred bytes, each

@@ -44,8 +44,9 @@ DELAYS_KEPT = 1000
 """Alert delays between two scrapes. More transitions than that in 15 s are one incident; its tail tells enough."""
 
 
-TURN_BYTES = 256 << 10
-"""How much of partials is merged in one turn: some 1,500 panes, which take the 50 ms that a turn may take."""
+TURN_BYTES = 128 << 10
+"""How much of partials is merged in one turn: some 700 panes, half of the 50 ms that a turn may take. Smaller, and
+more turns each look for windows that have ripened; larger, and heartbeats wait."""
 
 REWRITTEN_AT_ONCE = 5_000
 """Records of another schema that one commit writes anew. More: a longer commit, fewer: more of them; a few MiB."""

@@ -8,9 +8,10 @@ duplicate is refused as a whole.
 
 from __future__ import annotations
 
+import re
 from math import inf
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
@@ -29,6 +30,11 @@ EXEMPLAR_LIMIT = 128
 """Characters of an exemplar's names and values together; OpenMetrics refuses more."""
 
 _SUFFIX = {"counter": "_total", "info": "_info"}
+"""What OpenMetrics adds to the names of samples."""
+
+_ESCAPING = re.compile(r";\s*escaping=[^,;]*")
+_END = "# EOF\n"
+_number: Callable[[float], str] = floatToGoString
 
 
 class Family:
@@ -91,6 +97,23 @@ def histogram(name: str, documentation: str) -> Family:
     return Family(name, "histogram", documentation)
 
 
+class SeriesLabels(NamedTuple):
+    """The labels of an alert over a series as they are written: its own, with its severity, around two others."""
+
+    plain: str
+    severe: str
+    stat: tuple[str, str]
+    outcome: tuple[str, str]
+
+    @classmethod
+    def of(cls, alertname: str, surface: str, severity: str, group: Mapping[str, str]) -> SeriesLabels:
+        """Written once for each record of a series: that is most of what a scrape would take."""
+        of_series = {"surface": surface, **group_labels(group)}
+        labels = {"alertname": alertname, **of_series}
+        severe = written({**labels, "severity": severity})
+        return cls(written(labels), severe, around(labels, "stat"), around(of_series, "outcome"))
+
+
 def group_labels(group: Mapping[str, str]) -> dict[str, str]:
     """`group_by` labels for a metric; a name that is taken gets `exported_`, as Prometheus itself does it."""
     return {(f"exported_{n}" if n in _OURS or n.startswith("__") else n): value for n, value in group.items()}
@@ -116,7 +139,8 @@ def _escaped(value: str) -> str:
 
 def encode(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
     """The exposition and its content type, in the format that the `Accept` header prefers."""
-    encoder, content_type = choose_encoder(accept)
+    # Our names need no escaping, whichever the reader prefers; the library would escape those of the heads alone.
+    encoder, content_type = choose_encoder(_ESCAPING.sub("", accept))
     is_open = content_type.startswith("application/openmetrics-text")
     end = _END if is_open else ""
     parts = []
@@ -124,10 +148,6 @@ def encode(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
         parts.append(encoder(_Head(family)).decode().removesuffix(end))
         parts += [f"{line}\n" for line in family.samples(exemplars=is_open)]
     return "".join([*parts, end]).encode(), content_type
-
-
-_END = "# EOF\n"
-_number: Callable[[float], str] = floatToGoString
 
 
 class _Head(Collector):

@@ -6,16 +6,15 @@ A snapshot is taken in the event loop, where it costs little; everything here ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import chain, repeat
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluator.core.event import EpochUs
 from evaluator.core.rule import RuleSet
-from evaluator.runtime.exposition import Family, around, counter, gauge, group_labels, histogram, info, written
+from evaluator.runtime.exposition import Family, counter, gauge, histogram, info
 from evaluator.runtime.histogram import Histogram
-from evaluator.runtime.status import Alert, group_of
+from evaluator.runtime.status import Alert
 from evaluator.runtime.view import Data, SeriesView, SourceView
 from evaluator.wire.rejection import Reason
 
@@ -56,11 +55,10 @@ class Snapshot(NamedTuple):
 
 def families(snapshot: Snapshot) -> list[Family]:
     """Every metric of a scrape."""
-    series = [_labelled(shown) for shown in snapshot.series]
     return [
-        *_alerts(series),
-        *_windows(series),
-        _events(series, snapshot.transitions),
+        *_alerts(snapshot.series),
+        *_windows(snapshot.series),
+        _events(snapshot.series, snapshot.transitions),
         *_objectives(snapshot),
         *_counters(snapshot),
         *_sources(snapshot),
@@ -68,45 +66,15 @@ def families(snapshot: Snapshot) -> list[Family]:
     ]
 
 
-class _Labels(NamedTuple):
-    """The labels of an alert over a series as they are written: its own, with its severity, around two others."""
-
-    plain: str
-    severe: str
-    stat: tuple[str, str]
-    outcome: tuple[str, str]
-
-
-class _Labelled(NamedTuple):
-    """An alert over a series, and the labels of its metrics."""
-
-    shown: SeriesView
-    labels: _Labels
-
-
-@lru_cache(maxsize=32_768)
-def _labels(key: str, alertname: str, surface: str, severity: str) -> _Labels:
-    """Remembered, because writing them is most of a scrape, and they do not change."""
-    of_series = {"surface": surface, **group_labels(group_of(key))}
-    labels = {"alertname": alertname, **of_series}
-    severe = written({**labels, "severity": severity})
-    return _Labels(written(labels), severe, around(labels, "stat"), around(of_series, "outcome"))
-
-
-def _labelled(shown: SeriesView) -> _Labelled:
-    status = shown.status
-    return _Labelled(shown, _labels(status.key, status.alertname, status.surface, status.severity))
-
-
 # -- alerts -------------------------------------------------------------------------------------------------
 
 
-def _alerts(series: Iterable[_Labelled]) -> tuple[Family, ...]:
+def _alerts(series: Iterable[SeriesView]) -> tuple[Family, ...]:
     firing = gauge("slo_alert_firing", "1 while the alert fires for the series, else 0.")
     pending = gauge("slo_alert_pending", "1 while a streak of breaches has begun and the alert does not fire yet.")
     streak = gauge("slo_alert_consecutive_breaches", "Breaches that count towards the alert at the moment.")
-    for shown, labels in series:
-        status = shown.status
+    for shown in series:
+        status, labels = shown.status, shown.labels
         if shown.data is Data.WAITING and "{" in status.key:
             continue
         streak.put(labels.plain, status.streak)
@@ -118,12 +86,12 @@ def _alerts(series: Iterable[_Labelled]) -> tuple[Family, ...]:
 _STATS = {"median": "p50"}
 
 
-def _windows(series: Iterable[_Labelled]) -> tuple[Family, ...]:
+def _windows(series: Iterable[SeriesView]) -> tuple[Family, ...]:
     ratio = gauge("slo_window_error_ratio", "Failed events over known ones in the last decided window, 0 to 1.")
     requests = gauge("slo_window_requests", "Events in the last decided window.", add)
     latency = gauge("slo_window_latency_seconds", "Latency in the last decided window; quantiles are within 1 %.")
-    for shown, labels in series:
-        status = shown.status
+    for shown in series:
+        status, labels = shown.status, shown.labels
         if not status.windows:
             continue
         window = status.windows[-1]
@@ -139,23 +107,22 @@ def _windows(series: Iterable[_Labelled]) -> tuple[Family, ...]:
     return ratio, requests, latency
 
 
-def _events(series: Iterable[_Labelled], transitions: Iterable[Alert]) -> Family:
+def _events(series: Iterable[SeriesView], transitions: Iterable[Alert]) -> Family:
     """Each series counts once, however many alerts watch it: the record that was written last knows most."""
     events = counter("slo_events", "On-time events of the series by outcome.")
-    newest: dict[str, _Labelled] = {}
-    for each in series:
-        status = each.shown.status
-        if each.shown.data is Data.WAITING:
+    newest: dict[str, SeriesView] = {}
+    for shown in series:
+        if shown.data is Data.WAITING:
             continue
-        known = newest.get(status.series)
-        if known is None or _count(known.shown.status) < _count(status):
-            newest[status.series] = each
-    for shown, labels in newest.values():
-        before, behind = labels.outcome
+        known = newest.get(shown.status.series)
+        if known is None or _count(known.status) < _count(shown.status):
+            newest[shown.status.series] = shown
+    for shown in newest.values():
+        before, behind = shown.labels.outcome
         for outcome in ("good", "bad", "unknown"):
             events.put(f'{before}outcome="{outcome}"{behind}', getattr(shown.status.events, outcome))
-    for trace, each in _failures(transitions, newest):
-        before, behind = each.labels.outcome
+    for trace, shown in _failures(transitions, newest):
+        before, behind = shown.labels.outcome
         events.exemplify(f'{before}outcome="bad"{behind}', trace)
     return events
 
@@ -164,7 +131,7 @@ def _count(status: Status) -> int:
     return status.events.good + status.events.bad + status.events.unknown
 
 
-def _failures(transitions: Iterable[Alert], known: Mapping[str, _Labelled]) -> Iterator[tuple[str, _Labelled]]:
+def _failures(transitions: Iterable[Alert], known: Mapping[str, SeriesView]) -> Iterator[tuple[str, SeriesView]]:
     """A failing trace of each series that has one, the oldest first so that the newest stays."""
     for alert in sorted(transitions, key=lambda alert: alert.at):
         name = alert.surface + "".join(alert.key.partition("{")[1:])

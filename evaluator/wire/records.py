@@ -1,6 +1,6 @@
 """Records of a partition as columns.
 
-A record is looked at as a whole only where something is wrong with it. So a batch is three columns, which is all
+A record is looked at as a whole only where something is wrong with it. So a batch is four columns, which is all
 that decoding needs, beside whatever its source has of each record; a `Record` is made when somebody asks for one.
 """
 

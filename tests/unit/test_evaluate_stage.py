@@ -104,7 +104,7 @@ def test_more_partials_than_a_turn_may_take_are_left_for_the_next() -> None:
     parts = []
     for number in range(4):
         at = EpochUs(number * MINUTE)
-        events.feed(0, [Event(number, at, FAILED, 7, SeriesKey("api", (str(n) * 100,))) for n in range(600)])
+        events.feed(0, [Event(number, at, FAILED, 7, SeriesKey("api", (str(n) * 100,))) for n in range(300)])
         cells = events.aggregators[0].take().cells
         parts.append(partial(number, number + 1, Origin(1, OURS), prev=number or None, cells=cells))
     whole = fetched(*parts)

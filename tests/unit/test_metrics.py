@@ -344,3 +344,14 @@ async def test_what_a_worker_rejects_is_seen_by_the_view_whether_or_not_somebody
     await worker.drain()
     metrics.refresh()
     assert [(source.rejects, source.is_flagged) for source in view.sources()] == [(Rejects(0, 1), False)]
+
+
+@pytest.mark.parametrize("scheme", ["allow-utf-8", "underscores", "dots", "values"])
+@pytest.mark.parametrize("accept", ["text/plain;version=1.0.0", "application/openmetrics-text;version=1.0.0"])
+def test_names_stay_as_they_are_whatever_escaping_a_reader_prefers(accept: str, scheme: str) -> None:
+    thing = gauge("slo_thing", "What it is.")
+    thing.add({"api": "a"}, 1)
+    plain, _ = encode([thing], accept)
+    escaped, content_type = encode([thing], f"{accept};escaping={scheme},text/plain;q=0.1")
+    assert (escaped, "escaping=underscores" in content_type) == (plain, True)
+    assert b"# TYPE slo_thing gauge\nslo_thing{" in plain
