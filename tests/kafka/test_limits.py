@@ -48,7 +48,8 @@ async def test_12_one_fetch_is_handed_out_in_turns_that_are_short(kafka: Cluster
                 await reader.poll()
             reader.consumer.pause(place)
             for _ in range(2):
-                await log.append([Outgoing(place.topic, None, b"x" * 150, 0) for _ in range(20_000)])
+                # So small that one fetch of half a megabyte holds more of them than a poll may hand out.
+                await log.append([Outgoing(place.topic, None, b"x" * 60, 0) for _ in range(20_000)])
             reader.consumer.resume(place)
             sizes, turns, reached = [], [], 0
             async with asyncio.timeout(60):
