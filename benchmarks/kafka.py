@@ -254,7 +254,7 @@ def by_hand(bootstrap: str, count: int, number: int) -> Pass:
 
 
 def least(bootstrap: str, count: int, expected: dict[str, int]) -> Pass:
-    """What of benchmarks/least.py nobody can do without."""
+    """The bare loop of benchmarks/least.py. Ends the program where it found other firings."""
     script = str(Path(__file__).with_name("least.py"))
     done = subprocess.run([sys.executable, script, bootstrap, str(PARTITIONS), str(count)], capture_output=True,
                           text=True, check=True)  # fmt: skip

@@ -36,6 +36,7 @@ WARM_S = 8.0
 PHASE_S = 4
 MANY = 10_000
 BACKLOG = 800_000
+"""Of `MANY` series: half a minute of reading, which two turns with and without looks repeat."""
 
 RULES = """\
 version: 1
@@ -241,7 +242,7 @@ def figures(runs: int) -> Iterator[Figure]:
         asyncio.run(fill(bootstrap, "many-events"))
         turns = [
             (pass_over(bootstrap, folder, 2 * n, look=False), pass_over(bootstrap, folder, 2 * n + 1, look=True))
-            for n in range(min(runs, 2))
+            for n in range(runs)
         ]
         looked = [with_looks for _, with_looks in turns]
         several: tuple[tuple[str, Callable[[Looked], list[float]]], ...] = (

@@ -37,7 +37,7 @@ def main() -> None:
         "kafka": lambda: kafka.rows(wish.events, wish.runs),
         "formats": formats.rows,
         "shapes": lambda: shapes.rows(wish.events, min(wish.runs, 3)),
-        "load": lambda: load.figures(min(wish.runs, 3)),
+        "load": lambda: load.figures(min(wish.runs, 2)),
         "memory": memory.figures,
         "cap": memory.cap_figures,
         "commits": lambda: commits.rows(wish.runs),

@@ -71,8 +71,7 @@ class Family:
         """A line each, without its end."""
         name, named = self.name + _SUFFIX.get(self.kind, ""), self._exemplars if exemplars else {}
         for labels, value in self._values.items():
-            braced = f"{{{labels}}}" if labels else ""
-            yield f"{name}{braced} {_number(value)}{named.get(labels, '')}"
+            yield _sample(name, labels, value) + named.get(labels, "")
         for of_histogram, histogram in self._histograms:
             yield from _buckets(self.name, of_histogram, histogram)
 
@@ -160,11 +159,14 @@ class _Head(Collector):
         yield Metric(self._family.name, self._family.documentation, self._family.kind)
 
 
+def _sample(name: str, labels: str, value: float) -> str:
+    return f"{name}{{{labels}}} {_number(value)}" if labels else f"{name} {_number(value)}"
+
+
 def _buckets(name: str, labels: Mapping[str, str], histogram: Histogram) -> Iterator[str]:
     plain, count = written(labels), 0
     for bound, count in histogram.cumulative():
         le = written({**labels, "le": "+Inf" if bound == inf else str(bound)})
-        yield f"{name}_bucket{{{le}}} {_number(count)}"
-    braced = f"{{{plain}}}" if plain else ""
-    yield f"{name}_count{braced} {_number(count)}"
-    yield f"{name}_sum{braced} {_number(histogram.sum)}"
+        yield _sample(f"{name}_bucket", le, count)
+    yield _sample(f"{name}_count", plain, count)
+    yield _sample(f"{name}_sum", plain, histogram.sum)
