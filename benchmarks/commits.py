@@ -110,10 +110,11 @@ def frozen(stages: Sequence[AggregateStage | EvaluateStage], now: EpochUs) -> tu
     """What the stages write, and the seconds of CPU until they know it."""
     began = time.process_time()
     outboxes = [stage.freeze(now) for stage in stages]
+    records = [record for outbox in outboxes if outbox is not None for record in outbox.records]
     taken = time.process_time() - began
     for stage in stages:
         stage.committed(now)
-    return [record for outbox in outboxes if outbox is not None for record in outbox.records], taken
+    return records, taken
 
 
 # -- floor --------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Aggregator:
         self.next_offset = next_offset
         enough = min(max(REDUCE_AT, REDUCE_A_SERIES * len(self.table.keys)), REDUCE_AT_MOST)
         if self._size >= enough or self._held >= REDUCE_AT_BYTES:
-            self._reduce()
+            self.reduce()
 
     def _pass_time(self, events: EventBatch) -> Int64s:
         """Move the watermark past the events; returns the watermark before each event's record."""
@@ -223,7 +223,7 @@ class Aggregator:
 
     def take(self) -> Partial:
         """Everything since the last take, and the watermark. The sequence and the chain are the task's."""
-        self._reduce()
+        self.reduce()
         cells = self._cells()
         runs = tuple(sorted((self.table.keys[series], tuple(events)) for series, events in self._runs.items()))
         partial = Partial(
@@ -248,7 +248,8 @@ class Aggregator:
         found = [(keys[series], cells[a:b]) for series, (a, b) in zip(whole.series[edges].tolist(), cuts, strict=True)]
         return tuple(sorted(found, key=itemgetter(0)))
 
-    def _reduce(self) -> None:
+    def reduce(self) -> None:
+        """Reduce to panes what was collected: most of what a `take` does, where there was much of it."""
         if not self._collected:
             return
         run = _concatenated(self._collected, self.table.keys)

@@ -39,6 +39,8 @@ from evaluator.core.watermark import BEGINNING, NEVER, PartitionTime, SourceTime
 from evaluator.errors import StateGap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from evaluator.core.partial import Cell, Partial
     from evaluator.core.rule import RuleSet
     from evaluator.core.runs import RunEvent, StoredGroup
@@ -322,7 +324,14 @@ class Evaluator:
 
     def decide(self) -> Decisions:
         """Decide every window that the watermarks have passed since the last call."""
-        decisions = Decisions(transitions=self._ended)
+        decisions = Decisions()
+        for _ in self.deciding(decisions):
+            pass
+        return decisions
+
+    def deciding(self, decisions: Decisions) -> Iterator[None]:
+        """The same into `decisions`, a series at a step. Until it ends nothing else may be asked or merged."""
+        decisions.transitions += self._ended
         self._ended = []
         for surface in self._rules.surfaces.values():
             time = self._sources[surface.source].time
@@ -330,12 +339,13 @@ class Evaluator:
                 self._put_together()
                 for key in sorted(self._series[surface.name]):
                     self._decide_series(surface, key, time, decisions)
+                    yield
             has_moved = time.watermark > BEGINNING and time != self._decided.get(surface.name)
             if has_moved and self._of_deploys[surface.name]:
                 for key in sorted(self._series[surface.name]):
                     self._decide_deploys(surface, key, time, decisions)
+                    yield
             self._decided[surface.name] = time
-        return decisions
 
     def _has_ripened(self, surface: Surface, time: SourceTime) -> bool:
         """Whether some window end was passed since the last time: nothing can be decided in between."""

@@ -31,7 +31,7 @@ from evaluator.wire.records import Records
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from evaluator.core.partial import ClockDecision, Partial
     from evaluator.core.rule import Source
@@ -372,6 +372,11 @@ class AggregateStage:
         before = self._progress
         if before is None:
             return self._genesis()
+        return Outbox(before.sequence + 1, self._made(before))
+
+    def _made(self, before: SourceProgress) -> Iterator[Outgoing | None]:
+        self._aggregator.reduce()
+        yield None
         new_config = before.config != self._rules.hash
         is_news = new_config or self._aggregator.time.is_over
         everywhere = self._announce or is_news or self._passed_a_window_end(self._announced)
@@ -389,12 +394,14 @@ class AggregateStage:
         told = [(shard, of_shard) for shard, of_shard in of_shards if everywhere or of_shard.cells or of_shard.runs]
         if decides and not told:
             told = of_shards[:1]  # what a clock decided is in the log, whoever needs it or not
-        records = [record for shard, of_shard in told for record in self._partials(shard, of_shard, sent)]
         if everywhere:
             self._announced, self._announce = partial.time.watermark, False
-        self._progress = self._progress_after(partial.sequence, sent)
         letters, self._letters, self._letters_weigh = self._letters, [], 0
-        return Outbox(partial.sequence, [*records, *letters, self._progress_record(self._progress)])
+        for shard, of_shard in told:
+            yield from self._partials(shard, of_shard, sent)
+        yield from letters
+        self._progress = self._progress_after(partial.sequence, sent)
+        yield self._progress_record(self._progress)
 
     def _since(self, before: SourceProgress) -> EpochUs | None:
         """In the first commit under a new config: where the panes filled under the old one end."""

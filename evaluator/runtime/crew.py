@@ -38,6 +38,7 @@ from evaluator.runtime.log.port import (
 from evaluator.runtime.setbacks import Setbacks
 from evaluator.runtime.slices import SLICE_BYTES, slices
 from evaluator.runtime.task import Task, TaskState
+from evaluator.runtime.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -68,10 +69,6 @@ _RESTORED = (TaskState.RUNNING, TaskState.SUSPENDED)
 _SCHEMAS = "schemas"
 """Why a partition is held whose records name schemas that are not known yet."""
 
-TURN_S = 0.02
-"""Seconds after which the next slice waits for a turn of the others, however small those before were: a few partials of
-many series ripen as many windows. With a slice of its own that is within the 50 ms of docs/exactly-once.md, 4."""
-
 LONGEST_TAKE_S = 5.0
 """Seconds for what one poll returned. An ordinary one takes a tenth of one; but 5,000 records of a hundred bytes, each
 of which unpacks to 20,000 events, take minutes, in which no commit would begin and no rebalance be answered."""
@@ -87,6 +84,7 @@ class Crew:
         self, name: str, topics: Sequence[str], build: Callable[[Partition], Stage], log_port: Log, clock: Clock,
         observer: Observer, prepare: Callable[[Partition], Awaitable[None]] | None = None, note: str = "",
         lesson: Callable[[Partition, Sequence[int], Sequence[Record]], Callable[[], Awaitable[None]]] | None = None,
+        turns: Turns | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.tasks: dict[Partition, Task] = {}
@@ -95,6 +93,7 @@ class Crew:
         self._prepare, self._lesson = prepare, lesson
         self._learning: set[Task] = set()
         self._build, self._log, self._clock, self._observe = build, log_port, clock, observer
+        self._turns = Turns(clock) if turns is None else turns
         self._assignment = Assignment(clock)
         self._background = Background()
         self._room = asyncio.Semaphore(TAKE_OVERS)
@@ -156,7 +155,7 @@ class Crew:
         if not self._setbacks.may_try(partition):
             return
         ask = partial(self.consumer.confirm, partition)
-        task = Task(self._build(partition), self._log, self._clock, self._observe, ask)
+        task = Task(self._build(partition), self._log, self._clock, self._observe, ask, self._turns)
         self.tasks[partition] = task
         self._background.start(f"take over {task.where}", partial(self._take_over, partition, task), task)
 
@@ -245,8 +244,7 @@ class Crew:
         What is not taken in within `LONGEST_TAKE_S` is fetched again: commits and rebalances wait for the poll's end.
         """
         count = taken = 0
-        now = self._clock.monotonic()
-        until, turn = now + LONGEST_TAKE_S, now + TURN_S
+        until, turn = self._clock.monotonic() + LONGEST_TAKE_S, self._turns.begin()
         for partition, fetched in fetches.items():
             task = self.tasks.get(partition)
             if task is None or task.state is not TaskState.RUNNING:
@@ -254,10 +252,9 @@ class Crew:
             self.seen_at[partition] = self._clock.monotonic()
             count += len(fetched.records)
             for part, size in slices(fetched):
-                if taken and (taken + size > SLICE_BYTES or self._clock.monotonic() >= turn):
+                if taken and (taken + size > SLICE_BYTES or turn.is_over):
                     taken = 0
-                    await asyncio.sleep(0)
-                    turn = self._clock.monotonic() + TURN_S
+                    await turn.give_way()
                 if self._clock.monotonic() >= until:
                     self._read_again(task)
                     break
@@ -274,6 +271,7 @@ class Crew:
     async def _apply_all(self, task: Task, fetched: Fetched, until: float) -> bool:
         """Hand it to the task, which may want a turn for the others in between; returns whether more may follow."""
         while True:
+            await task.stillness()
             if self.tasks.get(task.stage.input) is not task or task.state is not TaskState.RUNNING:
                 return False
             try:

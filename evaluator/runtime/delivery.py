@@ -30,9 +30,12 @@ from evaluator.errors import EvaluatorError, StateRefused
 from evaluator.runtime.log.port import Fenced, KafkaUnreachable, NotAuthorized, OutcomeUnknown, SendFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Log, Producer
+    from evaluator.runtime.log.port import Log, Outgoing, Producer
     from evaluator.runtime.stage import Observer, Outbox, Stage
+    from evaluator.runtime.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +69,8 @@ class _Trouble:
 class Delivery:
     """The producer of one task, and how it comes back from failures."""
 
-    def __init__(self, stage: Stage, log_port: Log, clock: Clock, observer: Observer) -> None:
+    def __init__(self, stage: Stage, log_port: Log, clock: Clock, observer: Observer, turns: Turns) -> None:
+        self._turns = turns
         self._stage, self._log, self._clock, self._observe = stage, log_port, clock, observer
         self._producer: Producer = log_port.producer(stage.transactional_id)
         self._is_dead = False
@@ -127,7 +131,7 @@ class Delivery:
         self._producer.begin()
         sent = self._clock.now()
         try:
-            sends = [await self._producer.send(record) for record in outbox.records]
+            sends = await self._send(outbox.records)
             # A failed send does not fail the commit: without this the commit would succeed without it.
             appended = [await send for send in sends]
             acknowledged = self._clock.now()
@@ -144,6 +148,14 @@ class Delivery:
             # A stale owner's bump can abort our transaction once, and so does its time-out. The next bump tells.
             raise self._interrupted(trouble) from error
         return Stamp(sent, acknowledged, appended[-1] if appended else -1)
+
+    async def _send(self, records: Iterable[Outgoing]) -> list[Awaitable[int]]:
+        sends, turn = [], self._turns.begin()
+        for record in records:
+            sends.append(await self._producer.send(record))
+            if turn.is_over:
+                await turn.give_way()
+        return sends
 
     async def _abort(self, trouble: _Trouble) -> None:
         try:

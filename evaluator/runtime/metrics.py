@@ -15,13 +15,13 @@ from evaluator.runtime.exposition import encode
 from evaluator.runtime.histogram import COMMIT_S, DELAY_S, Histogram
 from evaluator.runtime.scrape import Gauges, Snapshot, families
 from evaluator.runtime.task import TaskState
-from evaluator.runtime.view import Data, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.fleet import Fleet
+    from evaluator.runtime.view import View
     from evaluator.runtime.worker import Worker
 
 LOOP_LOOK_S = 0.5
@@ -113,14 +113,11 @@ class Metrics:
         tallies: Counter[tuple[str, ...]] = Counter()
         for counted in self._counted:
             tallies.update(counted)
-        shown = self._view.series()
-        if not self._view.is_read:
-            # 0 of an alert that fires would resolve it for whoever scrapes us; no value only makes a gap.
-            shown = [series for series in shown if series.data is not Data.WAITING]
         return Snapshot(
-            rules=self._view.rules, series=shown, transitions=self._view.transitions(),
-            sources=self._view.sources(), tallies=tallies, gauges=self._gauges(), histograms=self._histograms(),
-            loaded_at=self._loaded_at, version=__version__, revision=self._revision,
+            rules=self._view.rules, look=self._view.look(), is_read=self._view.is_read,
+            transitions=self._view.transitions(), sources=self._view.sources(), tallies=tallies,
+            gauges=self._gauges(), histograms=self._histograms(), loaded_at=self._loaded_at, version=__version__,
+            revision=self._revision,
         )  # fmt: skip
 
     def _gauges(self) -> Gauges:

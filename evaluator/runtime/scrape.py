@@ -15,7 +15,7 @@ from evaluator.core.rule import RuleSet
 from evaluator.runtime.exposition import Family, counter, gauge, histogram, info
 from evaluator.runtime.histogram import Histogram
 from evaluator.runtime.status import Alert
-from evaluator.runtime.view import Data, SeriesView, SourceView
+from evaluator.runtime.view import Data, Look, SeriesView, SourceView
 from evaluator.wire.rejection import Reason
 
 if TYPE_CHECKING:
@@ -39,10 +39,14 @@ class Gauges(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Everything that a scrape shows, as it was at one moment. `histograms` by metric and its stage, if any."""
+    """Everything that a scrape shows, as it was at one moment. `histograms` by metric and its stage, if any.
+
+    `is_read` says whether everything published so far was read.
+    """
 
     rules: RuleSet
-    series: Sequence[SeriesView]
+    look: Look
+    is_read: bool
     transitions: Sequence[Alert]
     sources: Sequence[SourceView]
     tallies: Mapping[tuple[str, ...], int]
@@ -55,10 +59,14 @@ class Snapshot(NamedTuple):
 
 def families(snapshot: Snapshot) -> list[Family]:
     """Every metric of a scrape."""
+    series = snapshot.look.series()
+    if not snapshot.is_read:
+        # 0 of an alert that fires would resolve it for whoever scrapes us; no value only makes a gap.
+        series = [one for one in series if one.data is not Data.WAITING]
     return [
-        *_alerts(snapshot.series),
-        *_windows(snapshot.series),
-        _events(snapshot.series, snapshot.transitions),
+        *_alerts(series),
+        *_windows(series),
+        _events(series, snapshot.transitions),
         *_objectives(snapshot),
         *_counters(snapshot),
         *_sources(snapshot),

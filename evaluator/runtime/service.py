@@ -16,6 +16,7 @@ from evaluator.runtime.evaluate_stage import EvaluateStage, Publishing
 from evaluator.runtime.growing import Growing
 from evaluator.runtime.registries import Registries
 from evaluator.runtime.stage import Unobserved
+from evaluator.runtime.turns import Turns
 from evaluator.runtime.worker import Pace, Worker
 from evaluator.wire.codecs import CODECS, Codecs
 from evaluator.wire.record import Publisher
@@ -96,14 +97,16 @@ def build(
 
     note = config.rules.hash
     watch = observer if observer is not None else Unobserved()
+    turns = Turns(clock, world.pace.turn_s)
     worker = Worker(
         log,
         Crew(
             f"{topics.app_id}.aggregate", sorted(by_topic), aggregate, log, clock, watch, growing.prepare, note,
             # A replay has learned what its records name before it reads them: its time does not pass while it waits.
             None if world.is_replay else _lessons(Registries(config.sources, clock), by_topic),
+            turns,
         ),
-        Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch, note=note),
+        Crew(f"{topics.app_id}.evaluate", [topics.partials], evaluate, log, clock, watch, note=note, turns=turns),
         config.rules,
         clock,
         world.pace,

@@ -7,27 +7,55 @@ must write; everything that waits or fails half-way is the task's.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evaluator.errors import StateRefused, Superseded
-from evaluator.runtime.log.port import Outgoing, Partition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from evaluator.core.event import DurationUs, EpochUs
     from evaluator.core.rule import RuleSet
-    from evaluator.runtime.log.port import Fetched
+    from evaluator.runtime.log.port import Fetched, Outgoing, Partition
     from evaluator.wire.records import Record
 
 COMMIT_EARLY = 16 * 1024 * 1024
 """Bytes pending at which a commit does not wait for its interval, and reading waits for the commit before it."""
 
 
-class Outbox(NamedTuple):
-    """What one transaction must write, progress last. `sequence` is how it is found again."""
+class Outbox:
+    """What one transaction must write, progress last. `sequence` is how it is found again.
 
-    sequence: int
-    records: Sequence[Outgoing]
+    The records are made as they are first asked for, of what the stage holds: until all are made, nothing may be
+    applied to it. `in_steps` makes them one by one; where a step of the work has made none, there is a None.
+    """
+
+    def __init__(self, sequence: int, records: Iterable[Outgoing | None]) -> None:
+        self.sequence = sequence
+        self._made: list[Outgoing] = []
+        self._is_whole = False
+        self._steps = self._make(records)
+
+    def _make(self, records: Iterable[Outgoing | None]) -> Iterator[None]:
+        for record in records:
+            if record is not None:
+                self._made.append(record)
+            yield
+        self._is_whole = True
+
+    def in_steps(self) -> Iterator[None]:
+        """Make those that are not made yet, one in a step at most."""
+        return self._steps
+
+    @property
+    def records(self) -> Sequence[Outgoing]:
+        """All of them. Raises `RuntimeError` where making one of them failed: part of an outbox must not be sent."""
+        for _ in self._steps:
+            pass
+        if not self._is_whole:
+            message = f"the outbox with sequence {self.sequence} could not be made"
+            raise RuntimeError(message)
+        return self._made
 
 
 class Stage(Protocol):
@@ -93,7 +121,7 @@ class Stage(Protocol):
     def freeze(self, now: EpochUs) -> Outbox | None:
         """What is to be written since the last freeze; None when there is nothing.
 
-        What is applied afterwards belongs to the next outbox, also before `committed`.
+        What is applied after all of it is made belongs to the next outbox, also before `committed`.
         """
 
     def committed(self, now: EpochUs) -> None:

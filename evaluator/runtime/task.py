@@ -2,7 +2,7 @@
 
     take over:  start the producer (fences, decides what an earlier owner left open)
                 -> read the own compacted partition -> restore -> genesis at the first run -> seek, resume
-    steady:     apply what was fetched; when due: freeze -> deliver, while reading goes on
+    steady:     apply what was fetched; when due: freeze, while nothing is applied -> deliver, while reading goes on
 
 States: restoring, then running and suspended in turns as the group gives and takes, then lost; or paused, where
 a newer revision of the rules is at work.
@@ -25,6 +25,7 @@ import structlog
 from evaluator.core.event import SECOND
 from evaluator.runtime.delivery import Delivery
 from evaluator.runtime.log.port import KafkaUnreachable, StaleGeneration
+from evaluator.runtime.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +74,9 @@ class Task:
     """Drives one stage. Commits may overlap `apply`; they wait for each other."""
 
     def __init__(
-        self, stage: Stage, log_port: Log, clock: Clock, observer: Observer, ask: Confirm = nobody_asks
-    ) -> None:
+        self, stage: Stage, log_port: Log, clock: Clock, observer: Observer, ask: Confirm = nobody_asks,
+        turns: Turns | None = None,
+    ) -> None:  # fmt: skip
         """`ask` is one question to the group, which may also raise `KafkaUnreachable`."""
         self.stage = stage
         self._ask = ask
@@ -85,9 +87,12 @@ class Task:
         self.restored_in_s: float | None = None
         """What the take-over took."""
         self._log, self._clock, self._observe = log_port, clock, observer
-        self._delivery = Delivery(stage, log_port, clock, observer)
+        self._turns = Turns(clock) if turns is None else turns
+        self._delivery = Delivery(stage, log_port, clock, observer, self._turns)
         self._committing = asyncio.Lock()
         self._unsent: Outbox | None = None
+        self._is_still = asyncio.Event()
+        self._is_still.set()
         self._used_at = clock.monotonic()
         self.committing_since: float | None = None
         """When the commit under way began, by the clock's `monotonic`."""
@@ -129,8 +134,24 @@ class Task:
     # -- steady -------------------------------------------------------------------------------------------
 
     def apply(self, fetched: Fetched) -> Fetched | None:
-        """Hand what was fetched to the stage; returns what it left. Raises `Superseded` and `SchemasMissing`."""
+        """Hand what was fetched to the stage; returns what it left. Raises `Superseded` and `SchemasMissing`.
+
+        Not while it freezes: see `stillness`.
+        """
+        if self.is_freezing:
+            message = f"{self.where} was applied to while its outbox was made: wait for `stillness`"
+            raise RuntimeError(message)
         return self.stage.apply(fetched)
+
+    @property
+    def is_freezing(self) -> bool:
+        """Whether an outbox is being made of what the stage holds."""
+        return not self._is_still.is_set()
+
+    async def stillness(self) -> None:
+        """Wait until it does not freeze."""
+        while self.is_freezing:
+            await self._is_still.wait()
 
     @property
     def is_due(self) -> bool:
@@ -152,7 +173,7 @@ class Task:
                 return
             began = self._clock.monotonic()
             if self._unsent is None:
-                self._unsent = self.stage.freeze(self._clock.now())
+                await self._freeze()
             if self._unsent is None:
                 return
             self.committing_since = began
@@ -167,6 +188,26 @@ class Task:
             self.committed_at = self._clock.now()
             self.stage.committed(self.committed_at)
             self._observe.committed(self.stage.name, self._used_at - began)
+
+    async def _freeze(self) -> None:
+        """Make an outbox of what is new. Others have their turns meanwhile, but nothing is applied."""
+        async with self._turns.alone:
+            turn = self._turns.begin()
+            self._unsent = outbox = self.stage.freeze(self._clock.now())
+            if outbox is None:
+                return
+            self._is_still.clear()
+            try:
+                for _ in outbox.in_steps():
+                    if turn.is_over:
+                        await turn.give_way()
+            except asyncio.CancelledError:
+                _ = outbox.records  # what is frozen is never made of what is applied later
+                raise
+            finally:
+                self._is_still.set()
+            # The next one has a turn of its own.
+            await turn.give_way()
 
     async def _may_be_anothers(self) -> bool:
         """After a pause, whether the group says so. To find it out by a bump would abort what the other has open.

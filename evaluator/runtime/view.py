@@ -9,6 +9,7 @@ and no record (docs/semantics.md, 6).
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ import msgspec
 from evaluator.core.alert import fingerprint, key_of, labels_of
 from evaluator.core.blind import overdue
 from evaluator.core.event import EpochUs, SeriesKey
+from evaluator.core.rule import RuleSet
 from evaluator.runtime.exposition import SeriesLabels
 from evaluator.runtime.intake import Intake, Rejects
 from evaluator.runtime.status import Alert, RuleStatus, Status, moment, read_alert, read_status
@@ -25,10 +27,9 @@ from evaluator.wire.config.finding import Refused
 from evaluator.wire.record import rule_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from fractions import Fraction
 
-    from evaluator.core.rule import Rule, RuleSet, Surface
+    from evaluator.core.rule import Rule, Surface
     from evaluator.runtime.clock import Clock
 
 TRANSITIONS_KEPT = 200
@@ -86,6 +87,39 @@ class _Known(NamedTuple):
     labels: SeriesLabels
     watermark: EpochUs | None
     every: int | None
+
+
+class Look(NamedTuple):
+    """What the view holds at one moment. It costs little to take; `series` is for whoever has time, in any thread.
+
+    `missing` stands for each rule, in case that no series of it is `known`.
+    """
+
+    known: tuple[_Known, ...]
+    missing: tuple[_Known, ...]
+    watermarks: Mapping[str, EpochUs]
+    since: EpochUs
+    rules: RuleSet
+    now: EpochUs
+
+    def series(self) -> list[SeriesView]:
+        """Everything there is: firing, pending, then the rest by key. Alerts without a series yet are among it."""
+        seen = {known.status.alertname for known in self.known}
+        unseen = (known for known in self.missing if known.status.alertname not in seen)
+        return [self._live(known) for known in sorted((*self.known, *unseen), key=_order)]
+
+    def _live(self, known: _Known) -> SeriesView:
+        """What a record says, unless a window is overdue by the clock."""
+        status, read, since = known.status, self.watermarks.get(known.status.source), self.since
+        if status.windows:
+            watermark = known.watermark
+        else:
+            # Nothing was decided that would have carried a newer watermark here: the source's own is the news.
+            watermark, since = read, moment(status.updated_at) or since
+        late = None if known.every is None else overdue((known.every,), watermark, since, self.rules, self.now)
+        if late is not None:
+            return SeriesView(status, known.fingerprint, Data.BLIND, known.labels, watermark, late)
+        return SeriesView(status, known.fingerprint, known.data, known.labels, read)
 
 
 class View:
@@ -161,12 +195,14 @@ class View:
         """The time that ages are counted to."""
         return self._clock.now()
 
+    def look(self) -> Look:
+        """Everything there is, as it is now."""
+        known, missing = tuple(self._known.values()), tuple(self._missing.values())
+        return Look(known, missing, dict(self._watermarks), self._since, self.rules, self.now())
+
     def series(self) -> list[SeriesView]:
-        """Everything there is: firing, pending, then the rest by key. Alerts without a series yet are among it."""
-        now = self.now()
-        seen = {known.status.alertname for known in self._known.values()}
-        unseen = (known for name, known in self._missing.items() if name not in seen)
-        return [self._live(known, now) for known in sorted((*self._known.values(), *unseen), key=_order)]
+        """The series of a look that is taken now."""
+        return self.look().series()
 
     def find(self, wanted: str) -> SeriesView | None:
         """The alert and series with this fingerprint."""
@@ -190,19 +226,6 @@ class View:
         blind = overdue(self.rules.grids_of(name), watermark, self._since, self.rules, now) is not None
         behind, rejects = None if watermark is None else now - watermark, self._intake.rejects(name)
         return SourceView(name, watermark, behind, blind, rejects, rejects.exceed(self.max_rejected))
-
-    def _live(self, known: _Known, now: EpochUs) -> SeriesView:
-        """What a record says, unless a window is overdue by the clock."""
-        status, read, since = known.status, self.watermark(known.status.source), self._since
-        if status.windows:
-            watermark = known.watermark
-        else:
-            # Nothing was decided that would have carried a newer watermark here: the source's own is the news.
-            watermark, since = read, moment(status.updated_at) or since
-        late = None if known.every is None else overdue((known.every,), watermark, since, self.rules, now)
-        if late is not None:
-            return SeriesView(status, known.fingerprint, Data.BLIND, known.labels, watermark, late)
-        return SeriesView(status, known.fingerprint, known.data, known.labels, read)
 
 
 _RANK = {"firing": 0, "pending": 1}

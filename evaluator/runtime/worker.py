@@ -16,6 +16,7 @@ from evaluator.runtime.alignment import Alignment
 from evaluator.runtime.chores import Chores
 from evaluator.runtime.evaluate_stage import EvaluateStage
 from evaluator.runtime.retention import TRIM_EVERY_S, trim_merged
+from evaluator.runtime.turns import TURN_S
 from evaluator.runtime.watchdog import LOOK_EVERY_S, Watch
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ QUIET_TURNS = 2
 class Pace(NamedTuple):
     """How much is read at once, and how long an empty poll waits (seconds of the clock).
 
-    While something is under way it waits only for `busy_poll_s`: what one stage wrote is news for the other.
+    While something is under way it waits only for `busy_poll_s`: what one stage wrote is news for the other. After
+    `turn_s` of work others have a turn.
     `aligns` says whether partitions that run far ahead are held back. A replay feeds the one that is furthest
     behind anyway, and a file that ended early, whose time stands still, must not hold the others for ever.
     """
@@ -47,6 +49,7 @@ class Pace(NamedTuple):
     poll_s: float = 0.2
     aligns: bool = True
     busy_poll_s: float = 0.05
+    turn_s: float = TURN_S
 
 
 class Worker:

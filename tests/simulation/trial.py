@@ -30,6 +30,7 @@ from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Outgoing, Partition, RecordTooLarge, SendFailed, TopicSpec
 from evaluator.runtime.service import World, build, prepare
 from evaluator.runtime.stage import Unobserved
+from evaluator.runtime.turns import TURN_S
 from evaluator.runtime.worker import Pace
 from evaluator.wire import partial as partial_wire
 from evaluator.wire import progress as progress_wire
@@ -107,7 +108,7 @@ def shape_of(rng: random.Random) -> Shape:
 
     first = rng.randrange(1, 20)
     crashes = {first, *(rng.randrange(1, 90) for _ in range(rng.randrange(3)))} if rng.random() < 0.96 else set()
-    return Shape(
+    shape = Shape(
         partitions=rng.randrange(1, 4), shards=rng.randrange(1, 3), replicas=rng.randrange(1, 4),
         is_punctual=rng.random() < 0.6,
         backlog_s=rng.choice((0.0, 0.0, 12.0, 25.0)),
@@ -118,6 +119,8 @@ def shape_of(rng: random.Random) -> Shape:
         ),
         crashes=frozenset(crashes), compact_every=rng.choice((5, 40, 1000)), faults_s=rng.uniform(25, 45),
     )  # fmt: skip
+    # Turns of no length: whatever gives way does so after each step. No time passes within a turn here.
+    return shape._replace(pace=shape.pace._replace(turn_s=rng.choice((0.0, TURN_S))))
 
 
 class Process:

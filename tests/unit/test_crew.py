@@ -14,16 +14,16 @@ from evaluator.runtime.clock import VirtualClock, run_virtual
 from evaluator.runtime.crew import Crew
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Outgoing, Partition, TopicSpec
-from evaluator.runtime.stage import Unobserved
+from evaluator.runtime.stage import Outbox, Unobserved
+from evaluator.runtime.turns import TURN_S, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from evaluator.core.event import EpochUs
     from evaluator.runtime.clock import Clock
     from evaluator.runtime.log.port import Fetched
     from evaluator.runtime.registries import Learn
-    from evaluator.runtime.stage import Outbox
     from evaluator.wire.records import Record
 
 
@@ -46,7 +46,7 @@ class Filling(Numbers):
 
 
 async def crew_of(
-    stage: Filling, delays: list[float], registry: Callable[[Clock], Registry] | None = None
+    stage: Filling, delays: list[float], registry: Callable[[Clock], Registry] | None = None, turn_s: float = TURN_S
 ) -> tuple[Crew, MemoryLog]:
     """A crew that reads one partition; each commit takes the next of `delays`."""
     clock = VirtualClock(asyncio.get_running_loop())
@@ -58,7 +58,8 @@ async def crew_of(
     log = MemoryLog(clock=clock, step=step)
     await log.create([TopicSpec("in", 1), TopicSpec("out", 1), TopicSpec("own", 1, compact=True)])
     lesson = None if registry is None else registry(clock).lesson
-    crew = Crew("numbers", ["in"], lambda _partition: stage, log, clock, Unobserved(), lesson=lesson)
+    turns = Turns(clock, turn_s)
+    crew = Crew("numbers", ["in"], lambda _partition: stage, log, clock, Unobserved(), lesson=lesson, turns=turns)
     await crew.consumer.start()
     return crew, log
 
@@ -91,6 +92,47 @@ def test_reading_waits_for_the_commit_under_way_when_the_next_outbox_is_full() -
     offsets = run_virtual(main())
     assert offsets[:7] == [1, 2, 3, 4, 5, 6, 6]
     assert offsets[-2:] == [6, 20]
+
+
+class InSteps(Filling):
+    """Makes an outbox in five steps before its records."""
+
+    def apply(self, fetched: Fetched) -> None:
+        self.journal.append("apply" if fetched.records else "look")
+        super().apply(fetched)
+
+    def freeze(self, now: EpochUs) -> Outbox | None:
+        outbox = super().freeze(now)
+        return None if outbox is None else Outbox(outbox.sequence, self._made(outbox.records))
+
+    def _made(self, records: Sequence[Outgoing]) -> Iterator[Outgoing | None]:
+        for _ in range(5):
+            self.journal.append("step")
+            asyncio.get_running_loop().call_soon(self.journal.append, "others")
+            yield None
+        yield from records
+        self.journal.append("made")
+
+
+def test_while_an_outbox_is_made_others_have_turns_and_nothing_is_applied() -> None:
+    async def main() -> list[str]:
+        stage = InSteps()
+        crew, log = await crew_of(stage, [], turn_s=0)
+        while not crew.is_settled:
+            await turn(crew, 0.1)
+        await log.append([Outgoing("in", None, b"%d" % number, 0) for number in range(20)])
+
+        stage.journal.clear()
+        while stage.next_offset < 20 or crew.is_busy:
+            await turn(crew, 0.1)
+        return stage.journal
+
+    journal = run_virtual(main())
+    assert journal.count("apply") == 20
+    freezes = [place for place, what in enumerate(journal) if what == "freeze"]
+    assert len(freezes) > 1
+    for begin in freezes:
+        assert journal[begin : journal.index("made", begin)] == ["freeze", *["step", "others"] * 5]
 
 
 class Many(Filling):

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from support.fold import Event, Fold
 from support.next_release import NEXT
@@ -17,7 +18,13 @@ from evaluator.core.event import FAILED, MINUTE, SECOND, EpochUs, SeriesKey
 from evaluator.core.partial import Origin, Partial
 from evaluator.core.watermark import BEGINNING, PartitionTime
 from evaluator.errors import SchemaRefused, StateRefused, Superseded
-from evaluator.runtime.evaluate_stage import REWRITTEN_AT_ONCE, TURN_BYTES, EvaluateStage, Publishing
+from evaluator.runtime.evaluate_stage import (
+    DECIDED_AT_ONCE,
+    REWRITTEN_AT_ONCE,
+    TURN_BYTES,
+    EvaluateStage,
+    Publishing,
+)
 from evaluator.runtime.log.port import Fetched
 from evaluator.runtime.topics import Topics
 from evaluator.wire import partial as partial_wire
@@ -121,6 +128,50 @@ def test_more_partials_than_a_turn_may_take_are_left_for_the_next() -> None:
     for one in whole.records:
         at_once.apply(whole._replace(records=[one], next_offset=one.offset + 1))
     assert written(begun) == written(at_once)
+
+
+def test_many_series_whose_windows_ripen_at_once_are_decided_in_turns() -> None:
+    count = 2 * DECIDED_AT_ONCE + 1
+    judged = rules(rule(), revision=1, hash=OURS, group_by=("f",))
+
+    def begun() -> EvaluateStage:
+        publishing = Publishing(Publisher("app", OURS, "1", "http://here"), 5 * SECOND, verdicts=True)
+        one = EvaluateStage(judged, 0, 1, Topics("app"), publishing, Counter())
+        one.restore([], (0, 0), None)
+        one.freeze(EpochUs(0))
+        return one
+
+    events = Fold(judged)
+    events.feed(0, [Event(0, 0, FAILED, 7, SeriesKey("api", (str(n),))) for n in range(count)])
+    cells = events.aggregators[0].take().cells
+    ripe = fetched(partial(0, 1, Origin(1, OURS), cells=cells, watermark=MINUTE, appended=EpochUs(0)))
+    later = fetched(partial(1, 2, Origin(1, OURS), prev=1, watermark=2 * MINUTE, appended=EpochUs(0)))
+
+    in_turns, frozen_between, both = begun(), begun(), begun()
+    rest = in_turns.apply(ripe)
+    assert rest is not None
+    assert (list(rest.records), rest.next_offset, in_turns.next_offset) == ([], 1, 1)
+    assert in_turns.due(EpochUs(1)), "what is not decided yet is urgent, should nothing more be applied"
+    assert in_turns.apply(rest) is rest
+    assert in_turns.apply(rest) is None
+
+    # A commit between the turns decides the others first, and what is applied next waits for them.
+    frozen_between.apply(ripe)
+    both.apply(ripe)
+    assert both.apply(later) is later, "nothing is merged before all is decided"
+    expected = written(in_turns)
+    assert len(set(ids(expected))) == count
+    assert written(frozen_between) == expected
+    rest = both.apply(later)
+    while rest is not None:
+        rest = both.apply(rest)
+    # They name more partials than those that ripened them; the transitions are the same.
+    assert ids(written(both)) == ids(expected)
+
+
+def ids(records: list[Any]) -> list[str]:
+    """Of the alerts."""
+    return [orjson.loads(record.value)["id"] for record in records if record.topic == "slo.alerts"]
 
 
 def written(begun: EvaluateStage) -> list[Any]:

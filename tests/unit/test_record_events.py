@@ -24,9 +24,10 @@ from evaluator.wire.records import Record, Records
 from evaluator.wire.span import Scope, SpanReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from evaluator.runtime.stage import Outbox
+    from evaluator.runtime.log.port import Outgoing
+
 
 SIZE = 4 * 2**20 - 200
 """A little below `max_record_bytes`."""
@@ -227,14 +228,18 @@ def stage_of(source: Mapping[str, Any], idle: tuple[IdleAdvance, ...] = ()) -> A
     return AggregateStage(config, "events", 0, 1, 4, Topics("app"), Timing(SECOND), Counter(), idle)
 
 
-def taken_in(stage: AggregateStage, fetched: Fetched) -> tuple[list[int], Outbox | None, Mapping[tuple[str, ...], int]]:
+def taken_in(
+    stage: AggregateStage, fetched: Fetched
+) -> tuple[list[int], Sequence[Outgoing], Mapping[tuple[str, ...], int]]:
     """The offsets at which it wanted a turn for the others, what it wrote at the end, what it counted."""
     stops: list[int] = []
     rest: Fetched | None = fetched
     while rest is not None:
         rest = stage.apply(rest)
         stops.append(stage.next_offset)
-    return stops, stage.freeze(EpochUs((NOON + 10**6) * 1000)), stage.tallies
+    outbox = stage.freeze(EpochUs((NOON + 10**6) * 1000))
+    assert outbox is not None
+    return stops, outbox.records, stage.tallies
 
 
 def fetch(count: int) -> Fetched:
@@ -275,9 +280,8 @@ def test_ids_before_a_restart_are_learned_in_turns() -> None:
     first.restore([], (0, 0), None)
     first.freeze(EpochUs(NOON * 1000))
     count = TURN + 2
-    _, outbox, _ = taken_in(first, fetch(count))
-    assert outbox is not None
-    stored = [Record(at, NOON, each.key, each.value) for at, each in enumerate(outbox.records)
+    _, written, _ = taken_in(first, fetch(count))
+    stored = [Record(at, NOON, each.key, each.value) for at, each in enumerate(written)
               if each.topic == first.own.topic]  # fmt: skip
     again = stage_of(source)
     again.restore(stored, (0, count), None)

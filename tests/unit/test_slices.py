@@ -16,17 +16,19 @@ from evaluator.core.event import SECOND, EpochUs
 from evaluator.errors import SchemasMissing
 from evaluator.runtime.aggregate_stage import AggregateStage, Timing
 from evaluator.runtime.clock import VirtualClock, VirtualLoop, run_virtual
-from evaluator.runtime.crew import TURN_S, Crew
+from evaluator.runtime.crew import Crew
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import Fetched, Outgoing, Partition, TopicSpec
 from evaluator.runtime.slices import SLICE_BYTES, slices
 from evaluator.runtime.stage import Unobserved
 from evaluator.runtime.topics import Topics
+from evaluator.runtime.turns import TURN_S
 from evaluator.wire.records import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evaluator.runtime.registries import Learn
-    from evaluator.runtime.stage import Outbox
 
 NOON = EpochUs(NOON_NS // 1000)
 HALF, THIRD = SLICE_BYTES // 2, SLICE_BYTES // 3
@@ -232,7 +234,7 @@ def test_records_of_ten_thousand_spans_are_a_slice_each_and_come_out_as_if_they_
     assert all(SLICE_BYTES < len(record.value or b"") < config.sources["events"].max_record_bytes
                for record in whole.records)  # fmt: skip
 
-    def taken_in(parts: list[Fetched]) -> tuple[Outbox | None, Counter[tuple[str, ...]]]:
+    def taken_in(parts: list[Fetched]) -> tuple[Sequence[Outgoing], Counter[tuple[str, ...]]]:
         stage = AggregateStage(config, "events", 0, 1, 4, Topics("app"), Timing(SECOND), Counter())
         stage.restore([], (0, 0), None)
         stage.freeze(NOON)
@@ -240,10 +242,12 @@ def test_records_of_ten_thousand_spans_are_a_slice_each_and_come_out_as_if_they_
             rest: Fetched | None = part
             while rest is not None:
                 rest = stage.apply(rest)
-        return stage.freeze(NOON), stage.tallies
+        outbox = stage.freeze(NOON)
+        assert outbox is not None
+        return outbox.records, stage.tallies
 
     parts = [part.fetched for part in slices(whole)]
     assert [len(part.records) for part in parts] == [1, 1, 1]
-    outbox, tallies = taken_in(parts)
-    assert (outbox, tallies) == taken_in([whole])
+    written, tallies = taken_in(parts)
+    assert (written, tallies) == taken_in([whole])
     assert tallies["records", "events", "ok"] == 3 * RESOURCES * SCOPES * SPANS

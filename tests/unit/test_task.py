@@ -15,6 +15,7 @@ from evaluator.runtime.delivery import ATTEMPTS
 from evaluator.runtime.log.memory import MemoryLog
 from evaluator.runtime.log.port import (
     Fenced,
+    Fetched,
     KafkaUnreachable,
     NotAuthorized,
     OutcomeUnknown,
@@ -27,12 +28,12 @@ from evaluator.runtime.log.port import (
 )
 from evaluator.runtime.stage import Outbox, Unobserved
 from evaluator.runtime.task import DOUBT_S, IDLE_S, SLOW_RESTORE_S, Task
+from evaluator.runtime.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from evaluator.runtime.clock import Clock
-    from evaluator.runtime.log.port import Fetched
     from evaluator.wire.records import Record
 
 OUT, OWN, IN = Partition("out", 0), Partition("own", 0), Partition("in", 0)
@@ -109,11 +110,16 @@ class Faults:
             raise error
 
 
+async def log_of(faults: Faults, clock: VirtualClock) -> MemoryLog:
+    log = MemoryLog(clock=clock, step=faults.step, max_record_bytes=1000)
+    await log.create([TopicSpec("out", 1), TopicSpec("own", 1, compact=True), TopicSpec("in", 1)])
+    return log
+
+
 async def running(faults: Faults, stage: Numbers | None = None) -> tuple[Task, MemoryLog]:
     """A task that has taken over and written its genesis."""
     clock = VirtualClock(asyncio.get_running_loop())
-    log = MemoryLog(clock=clock, step=faults.step, max_record_bytes=1000)
-    await log.create([TopicSpec("out", 1), TopicSpec("own", 1, compact=True), TopicSpec("in", 1)])
+    log = await log_of(faults, clock)
     task = Task(stage or Numbers(), log, clock, Unobserved())
     await task.take_over()
     faults.seen.clear()
@@ -169,6 +175,51 @@ def test_a_failed_outbox_is_sent_again_not_made_again() -> None:
         return stage.journal
 
     assert run_virtual(main()) == ["freeze", "committed"]
+
+
+def test_a_commit_that_is_cancelled_while_its_outbox_is_made_leaves_a_whole_one() -> None:
+    class InSteps(Numbers):
+        def freeze(self, now: EpochUs) -> Outbox | None:
+            outbox = super().freeze(now)
+            return None if outbox is None else Outbox(outbox.sequence, self._made(outbox.records))
+
+        def _made(self, records: Sequence[Outgoing]) -> Iterator[Outgoing]:
+            yield from records
+            self.journal.append("made")
+
+    async def main() -> tuple[list[bytes | None], list[str]]:
+        faults, stage = Faults(), InSteps()
+        clock = VirtualClock(asyncio.get_running_loop())
+        log = await log_of(faults, clock)
+        task = Task(stage, log, clock, Unobserved(), turns=Turns(clock, 0))
+        await task.take_over()
+        stage.journal.clear()
+        commit = asyncio.create_task(task.commit())
+        while not task.is_freezing:
+            await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="in/0 was applied to while its outbox was made"):
+            task.apply(Fetched([], 1, 1, EpochUs(0)))
+        assert stage.journal == ["freeze"]
+        commit.cancel()
+        await asyncio.wait([commit])
+        assert not task.is_freezing
+        await task.commit()
+        return await committed(log), stage.journal
+
+    assert run_virtual(main()) == ([b"0", b"1"], ["freeze", "made", "committed"])
+
+
+def test_of_an_outbox_that_cannot_be_made_nothing_is_sent() -> None:
+    def records() -> Iterator[Outgoing]:
+        yield Outgoing(OUT.topic, b"k", b"v", 0)
+        message = "a bug"
+        raise ValueError(message)
+
+    outbox = Outbox(7, records())
+    with pytest.raises(ValueError, match="a bug"):
+        list(outbox.in_steps())
+    with pytest.raises(RuntimeError, match="sequence 7 could not be made"):
+        _ = outbox.records
 
 
 def test_a_task_gives_up_after_its_attempts_and_says_where() -> None:

@@ -7,6 +7,7 @@ that a scrape never holds up a commit.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,7 @@ from evaluator.core.event import SECOND
 from evaluator.runtime.intake import OVER_S
 from evaluator.runtime.metrics import exposition
 from evaluator.runtime.web import page
+from evaluator.runtime.web.reused import Reused
 from evaluator.runtime.web.work import SHOWN, api, lines, replicas
 from evaluator.wire.text import rfc3339
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from evaluator.runtime.fleet import Work
     from evaluator.runtime.metrics import Metrics
     from evaluator.runtime.status import Alert
-    from evaluator.runtime.view import SeriesView, SourceView, View
+    from evaluator.runtime.view import Look, SeriesView, SourceView, View
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -120,6 +122,7 @@ class _Site:
     def __init__(self, view: View, metrics: Metrics, health: Health, shares: Shares, refresh_s: int) -> None:
         self._view, self._metrics, self._health, self._refresh_s = view, metrics, health, refresh_s
         self._shares = shares
+        self._scrapes: Reused[tuple[bytes, str]] = Reused()
         self._style = (files("evaluator.runtime.web") / "static" / "page.css").read_bytes()
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("evaluator.runtime.web"), autoescape=True, undefined=jinja2.StrictUndefined,
@@ -133,9 +136,9 @@ class _Site:
         """Everything at a glance."""
         self._metrics.refresh()
         query = request.query.get("q", "")[:LONGEST_QUERY].strip()
-        series, sources, alerts = self._view.series(), self._view.sources(), self._view.transitions()[:EVENTS_SHOWN]
+        look, sources, alerts = self._view.look(), self._view.sources(), self._view.transitions()[:EVENTS_SHOWN]
         paused, shared = "pause" in request.query, self._shared()
-        return await self._html(200, lambda: self._index(series, sources, alerts, query, shared, paused=paused))
+        return await self._html(200, lambda: self._index(look, sources, alerts, query, shared, paused=paused))
 
     def _shared(self) -> dict[str, Any]:
         """Who works on what, in words; made in the event loop, where tasks do not change meanwhile."""
@@ -149,10 +152,10 @@ class _Site:
         }
 
     def _index(
-        self, series: Sequence[SeriesView], sources: Sequence[SourceView], alerts: Sequence[Alert], query: str,
+        self, look: Look, sources: Sequence[SourceView], alerts: Sequence[Alert], query: str,
         shared: Mapping[str, Any], *, paused: bool,
     ) -> str:  # fmt: skip
-        now = self._view.now()
+        now, series = look.now, look.series()
         found = page.matching(series, query)
         rows = [page.row(one, self._view.rules, now) for one in found[: page.ROWS_SHOWN]]
         return self._templates.get_template("index.html").render(
@@ -202,8 +205,8 @@ class _Site:
 
     async def scrape(self, request: web.Request) -> web.Response:
         """The metrics, as text or OpenMetrics."""
-        snapshot = self._metrics.look()
-        body, content_type = await asyncio.to_thread(exposition, snapshot, request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        body, content_type = await self._scrapes.get(accept, lambda: partial(exposition, self._metrics.look(), accept))
         return _compressed(web.Response(body=body, headers={"Content-Type": content_type}))
 
     async def healthy(self, _request: web.Request) -> web.Response:
@@ -226,9 +229,9 @@ class _Site:
     async def api_status(self, request: web.Request) -> web.Response:
         """Every series as it was published, with what is known of it now."""
         self._metrics.refresh()
-        found = page.matching(self._view.series(), request.query.get("q", "")[:LONGEST_QUERY])
+        look, query = self._view.look(), request.query.get("q", "")[:LONGEST_QUERY]
         head = {
-            "now": rfc3339(self._view.now()),
+            "now": rfc3339(look.now),
             "version": __version__,
             "config": self._view.rules.hash,
             "unreadable": self._view.unreadable,
@@ -237,7 +240,7 @@ class _Site:
             "restores": dict(zip(("count", "seconds"), self._metrics.restores, strict=True)),
             "tasks": [api(one) for one in self._shares.work()],
         }
-        body = await asyncio.to_thread(_status_body, head, found)
+        body = await asyncio.to_thread(_status_body, head, look, query)
         return _compressed(web.Response(body=body, content_type="application/json"))
 
 
@@ -253,9 +256,10 @@ def _active(series: SeriesView, fired: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _status_body(head: Mapping[str, Any], found: Sequence[SeriesView]) -> bytes:
+def _status_body(head: Mapping[str, Any], look: Look, query: str) -> bytes:
     series = [
-        {**msgspec.to_builtins(one.status), "fingerprint": one.fingerprint, "data": one.data.value} for one in found
+        {**msgspec.to_builtins(one.status), "fingerprint": one.fingerprint, "data": one.data.value}
+        for one in page.matching(look.series(), query)
     ]
     return orjson.dumps({"status": "success", "data": {**head, "series": series}})
 
