@@ -66,7 +66,7 @@ class Minutes:
         ]
         for stage in (self.first, *self.second):
             stage.restore([], (0, 0), None)
-            stage.freeze(EpochUs(0))
+        frozen((self.first, *self.second), EpochUs(0))
         self._read = self._second = 0
         self._partials = [0] * core.SHARDS
 
@@ -103,7 +103,9 @@ class Minutes:
             values = [each.value for each in reduced if each.topic == TOPICS.partials and each.partition == shard]
             begin, self._partials[shard] = self._partials[shard], self._partials[shard] + len(values)
             rows = [Record(begin + number, 0, None, value) for number, value in enumerate(values)]
-            stage.apply(Fetched(rows, self._partials[shard], self._partials[shard], now))
+            rest: Fetched | None = Fetched(rows, self._partials[shard], self._partials[shard], now)
+            while rest is not None:
+                rest = stage.apply(rest)
 
 
 def frozen(stages: Sequence[AggregateStage | EvaluateStage], now: EpochUs) -> tuple[list[Outgoing], float]:

@@ -169,7 +169,9 @@ async def fill(bootstrap: str, rules: Path, topics: Topics, count: int) -> None:
         await task.take_over()
         for offset, value in enumerate(partials_of(config, keys, panes)):
             await log.append([Outgoing(topics.partials, None, value, shard)])
-            task.apply(Fetched([Record(offset, 0, None, value)], offset + 1, offset + 1, clock.now()))
+            rest: Fetched | None = Fetched([Record(offset, 0, None, value)], offset + 1, offset + 1, clock.now())
+            while rest is not None:
+                rest = task.apply(rest)
             if partial_wire.decode(value).time.watermark > START + (STEPS - FRESH) * STEP:
                 await task.commit()
         await task.commit()

@@ -38,7 +38,7 @@ from evaluator.runtime.log.port import (
 from evaluator.runtime.setbacks import Setbacks
 from evaluator.runtime.slices import SLICE_BYTES, slices
 from evaluator.runtime.task import Task, TaskState
-from evaluator.runtime.turns import Turns
+from evaluator.runtime.turns import Turn, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -244,7 +244,7 @@ class Crew:
         What is not taken in within `LONGEST_TAKE_S` is fetched again: commits and rebalances wait for the poll's end.
         """
         count = taken = 0
-        until, turn = self._clock.monotonic() + LONGEST_TAKE_S, self._turns.begin()
+        whole, turn = Turn(self._clock, LONGEST_TAKE_S), self._turns.begin()
         for partition, fetched in fetches.items():
             task = self.tasks.get(partition)
             if task is None or task.state is not TaskState.RUNNING:
@@ -255,10 +255,10 @@ class Crew:
                 if taken and (taken + size > SLICE_BYTES or turn.is_over):
                     taken = 0
                     await turn.give_way()
-                if self._clock.monotonic() >= until:
+                if whole.is_over:
                     self._read_again(task)
                     break
-                if not await self._apply_all(task, part, until):
+                if not await self._apply_all(task, part, whole):
                     break
                 taken += size
         return count
@@ -268,10 +268,11 @@ class Crew:
         with suppress(StaleGeneration):
             self.consumer.seek(task.stage.input, task.stage.next_offset)
 
-    async def _apply_all(self, task: Task, fetched: Fetched, until: float) -> bool:
+    async def _apply_all(self, task: Task, fetched: Fetched, whole: Turn) -> bool:
         """Hand it to the task, which may want a turn for the others in between; returns whether more may follow."""
         while True:
-            await task.stillness()
+            if task.is_freezing:
+                await whole.pause(task.stillness())
             if self.tasks.get(task.stage.input) is not task or task.state is not TaskState.RUNNING:
                 return False
             try:
@@ -284,7 +285,7 @@ class Crew:
                 return False
             if rest is None:
                 return True
-            if self._clock.monotonic() >= until:
+            if whole.is_over:
                 self._read_again(task)
                 return False
             fetched = rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -49,17 +49,19 @@ TURN_BYTES = 128 << 10
 """How much of partials is merged in one turn: some 700 panes, half of the 50 ms that a turn may take. Smaller, and
 more turns each look for windows that have ripened; larger, and heartbeats wait."""
 
-DECIDED_AT_ONCE = 250
-"""Series whose windows are decided in one turn: some 20 ms where two alerts judge each, and one window has ripened."""
-
 REWRITTEN_AT_ONCE = 5_000
 """Records of another schema that one commit writes anew. More: a longer commit, fewer: more of them; a few MiB."""
+
+
+DECIDED_AT_ONCE = 250
+"""Some 20 ms where two alerts judge each series, and one window of it has ripened."""
 
 
 class Publishing(NamedTuple):
     """What stage 2 writes, and when. A replay, which has no clock, marks nothing late and shows no status.
 
-    `telling` is how blindness is told; None: not at all.
+    `telling` is how blindness is told; None: not at all. `decided_at_once` is of how many series windows are decided in
+    one turn.
     """
 
     publisher: Publisher
@@ -68,6 +70,7 @@ class Publishing(NamedTuple):
     status: bool = True
     marks_late: bool = True
     telling: Telling | None = None
+    decided_at_once: int = DECIDED_AT_ONCE
 
 
 class EvaluateStage:
@@ -121,7 +124,7 @@ class EvaluateStage:
 
     @property
     def watermark(self) -> EpochUs:
-        """Of the source that is furthest behind: up to there the shard has decided everything."""
+        """Of the source that is furthest behind: up to there all is merged, and decided by the next commit at last."""
         return min((state.time.watermark for state in self.sources.values()), default=BEGINNING)
 
     # -- taking over ------------------------------------------------------------------------------------
@@ -150,8 +153,9 @@ class EvaluateStage:
         self._evaluator = Evaluator(self._rules, snapshot, self.input.index, self._shards)
         self._blindness = self._watch(meta.blind)
         self.next_offset = self.merged_until = meta.next_offset
-        self._begin_to_decide()
-        self._decide_the_others()
+        deciding = self._begin_to_decide()
+        while not self._decide_some(deciding):
+            pass
 
     def _restored(self, records: Iterable[Record]) -> Restored:
         return state_wire.restore(((record.key or b"", record.value) for record in records), self._codecs.state)
@@ -192,6 +196,8 @@ class EvaluateStage:
                 check_revision(where, partial.origin.revision, partial.origin.config, self._rules)
                 self._merge(partial)
                 self._merged_bytes += len(record.value)
+            # What is merged is not to be merged again, should the next one be refused.
+            self.next_offset = record.offset + 1
         self.next_offset = fetched.next_offset
         self.lag = max(0, fetched.high_watermark - fetched.next_offset)
         if fetched.records and not self._decide_some(self._begin_to_decide()) and rest is None:
@@ -215,15 +221,12 @@ class EvaluateStage:
 
     def _decide_some(self, deciding: Iterator[None]) -> bool:
         """Returns whether these were the last ones."""
-        if sum(1 for _ in islice(deciding, DECIDED_AT_ONCE)) == DECIDED_AT_ONCE:
+        at_once = self._publishing.decided_at_once
+        if sum(1 for _ in islice(deciding, at_once)) == at_once:
             return False
         self._deciding = None
         self._take(self._found)
         return True
-
-    def _decide_the_others(self) -> None:
-        while self._deciding is not None:
-            self._decide_some(self._deciding)
 
     def _take(self, decided: Decisions) -> None:
         if decided.transitions and self._ripened_at is not None:
@@ -267,33 +270,38 @@ class EvaluateStage:
 
     def freeze(self, now: EpochUs) -> Outbox | None:
         """Transitions, status, verdicts, what changed of the state, and the progress that goes with them."""
-        self._decide_the_others()
         moved = self._meta is None or self.next_offset > self._meta.next_offset
         self._committed_at = now
         if not (moved or self._is_urgent()):
             return None
+        sequence = 0 if self._meta is None else self._meta.sequence + 1
+        return Outbox(sequence, self._made(sequence, now))
+
+    def _made(self, sequence: int, now: EpochUs) -> Iterator[Outgoing | None]:
+        while self._deciding is not None:
+            self._decide_some(self._deciding)
+            yield None
         self._merged_bytes, self._is_meta_former = 0, False
         decided, self._decided = self._decided, Decisions()
         told, self._told = self._told, []
-        sequence = 0 if self._meta is None else self._meta.sequence + 1
         self._meta = state_wire.Meta(
             sequence=sequence, next_offset=self.next_offset, shards=self._shards, revision=self._rules.revision,
             config=self._rules.hash, sources=self._evaluator.sources, rules=self._evaluator.rules,
             blind=dict(self._blindness.episodes),
         )  # fmt: skip
         meta = state_wire.encode_meta(self._meta, self._codecs.state)
+        yield None
         changes = self._evaluator.changes()
+        yield None
         self._unpublished = [*decided.transitions, *told]
         self._unpublished_by, self._decided_by = self._decided_by, []
-        shows = self._publishing.status
-        return Outbox(sequence, chain(
-            (self._alert(transition, now) for transition in self._unpublished),
-            self._verdicts(decided),
-            self._status(changes, now) if shows else (),
-            self._blind_status(told, now) if shows else (),
-            self._state(changes),
-            (Outgoing(self.own.topic, state_wire.META_KEY, meta, self.own.index),),
-        ))  # fmt: skip
+        yield from (self._alert(transition, now) for transition in self._unpublished)
+        yield from self._verdicts(decided)
+        if self._publishing.status:
+            yield from self._status(changes, now)
+            yield from self._blind_status(told, now)
+        yield from self._state(changes)
+        yield Outgoing(self.own.topic, state_wire.META_KEY, meta, self.own.index)
 
     def _alert(self, transition: Transition, now: EpochUs) -> Outgoing:
         publishing = self._publishing

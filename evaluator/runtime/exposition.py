@@ -136,6 +136,11 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
+def content_type_of(accept: str) -> str:
+    """The content type of the format that the `Accept` header prefers; one of a few."""
+    return choose_encoder(_ESCAPING.sub("", accept))[1]
+
+
 def encode(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
     """The exposition and its content type, in the format that the `Accept` header prefers."""
     # Our names need no escaping, whichever the reader prefers; the library would escape those of the heads alone.

@@ -76,7 +76,7 @@ def build(
     publisher = Publisher(topics.app_id, config.rules.hash, __version__, world.external_url)
     publishing = Publishing(
         publisher, world.state_interval, verdicts=world.verdicts, status=world.status, marks_late=not world.is_replay,
-        telling=None if world.is_replay else world.telling,
+        telling=None if world.is_replay else world.telling, decided_at_once=world.pace.decided_at_once,
     )  # fmt: skip
 
     latest = {name for name in partitions if config.sources[name].start == "latest" and timing.uses_clock}

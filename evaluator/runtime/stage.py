@@ -109,6 +109,7 @@ class Stage(Protocol):
     def apply(self, fetched: Fetched) -> Fetched | None:
         """Take in what one fetch of the input returned, also when that is nothing; returns what was too much at once.
 
+        That may be all of it, or without a record, where there is still work of what was taken in before.
         Raises `Superseded`; and `SchemasMissing`, where nothing of it was taken in.
         """
 

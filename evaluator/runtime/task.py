@@ -171,9 +171,7 @@ class Task:
         async with self._committing:
             if await self._may_be_anothers():
                 return
-            began = self._clock.monotonic()
-            if self._unsent is None:
-                await self._freeze()
+            began = self._clock.monotonic() if self._unsent is not None else await self._freeze()
             if self._unsent is None:
                 return
             self.committing_since = began
@@ -189,13 +187,16 @@ class Task:
             self.stage.committed(self.committed_at)
             self._observe.committed(self.stage.name, self._used_at - began)
 
-    async def _freeze(self) -> None:
-        """Make an outbox of what is new. Others have their turns meanwhile, but nothing is applied."""
+    async def _freeze(self) -> float:
+        """Make an outbox of what is new; returns when that began, by the clock's `monotonic`.
+
+        Others have their turns meanwhile, but nothing is applied.
+        """
         async with self._turns.alone:
-            turn = self._turns.begin()
+            began, turn = self._clock.monotonic(), self._turns.begin()
             self._unsent = outbox = self.stage.freeze(self._clock.now())
             if outbox is None:
-                return
+                return began
             self._is_still.clear()
             try:
                 for _ in outbox.in_steps():
@@ -208,6 +209,7 @@ class Task:
                 self._is_still.set()
             # The next one has a turn of its own.
             await turn.give_way()
+        return began
 
     async def _may_be_anothers(self) -> bool:
         """After a pause, whether the group says so. To find it out by a bump would abort what the other has open.

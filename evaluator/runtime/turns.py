@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from evaluator.runtime.clock import Clock
 
 TURN_S = 0.02
@@ -24,6 +26,12 @@ class Turn:
     def is_over(self) -> bool:
         """Whether it should give way before it goes on."""
         return self._clock.monotonic() >= self._until
+
+    async def pause(self, waiting: Awaitable[None]) -> None:
+        """Wait for something that takes nothing of it."""
+        began = self._clock.monotonic()
+        await waiting
+        self._until += self._clock.monotonic() - began
 
     async def give_way(self) -> None:
         """Let everybody have a turn who waits for one; then another begins."""

@@ -14,7 +14,7 @@ from evaluator.core.watermark import BEGINNING
 from evaluator.runtime.aggregate_stage import AggregateStage
 from evaluator.runtime.alignment import Alignment
 from evaluator.runtime.chores import Chores
-from evaluator.runtime.evaluate_stage import EvaluateStage
+from evaluator.runtime.evaluate_stage import DECIDED_AT_ONCE, EvaluateStage
 from evaluator.runtime.retention import TRIM_EVERY_S, trim_merged
 from evaluator.runtime.turns import TURN_S
 from evaluator.runtime.watchdog import LOOK_EVERY_S, Watch
@@ -40,7 +40,7 @@ class Pace(NamedTuple):
     """How much is read at once, and how long an empty poll waits (seconds of the clock).
 
     While something is under way it waits only for `busy_poll_s`: what one stage wrote is news for the other. After
-    `turn_s` of work others have a turn.
+    `turn_s` of work, or the windows of `decided_at_once` series, others have a turn.
     `aligns` says whether partitions that run far ahead are held back. A replay feeds the one that is furthest
     behind anyway, and a file that ended early, whose time stands still, must not hold the others for ever.
     """
@@ -50,6 +50,7 @@ class Pace(NamedTuple):
     aligns: bool = True
     busy_poll_s: float = 0.05
     turn_s: float = TURN_S
+    decided_at_once: int = DECIDED_AT_ONCE
 
 
 class Worker:

@@ -36,7 +36,7 @@ from evaluator.wire.state import META_KEY
 if TYPE_CHECKING:
     from evaluator.core.rule import RuleSet
 
-OURS = "sha256:ours"
+OURS, NOW = "sha256:ours", EpochUs(0)
 
 
 def stage(revision: int = 1) -> EvaluateStage:
@@ -44,7 +44,7 @@ def stage(revision: int = 1) -> EvaluateStage:
     judged = rules(rule(), revision=revision, hash=OURS)
     begun = EvaluateStage(judged, 0, 1, Topics("app"), publishing, Counter())
     begun.restore([], (0, 0), None)
-    begun.freeze(EpochUs(0))
+    assert written(begun)
     begun.committed(EpochUs(0))
     return begun
 
@@ -68,7 +68,7 @@ def test_partials_of_a_newer_revision_are_not_merged() -> None:
     with pytest.raises(Superseded, match="revision 2 of the rules ran"):
         older.apply(fetched(partial(0, 5, Origin(1, OURS)), partial(5, 9, Origin(2, "sha256:new"), prev=5)))
     assert older.sources["events"].partitions[0].end == 5
-    assert older.next_offset == 0
+    assert older.next_offset == 1, "what is merged is not to be merged again, whatever is committed now"
 
 
 def test_partials_of_another_configuration_with_our_revision_are_refused() -> None:
@@ -79,13 +79,13 @@ def test_partials_of_another_configuration_with_our_revision_are_refused() -> No
 def test_what_is_merged_during_a_commit_is_not_taken_for_committed() -> None:
     begun = stage()
     begun.apply(fetched(partial(0, 5, Origin(1, OURS))))
-    assert begun.freeze(EpochUs(SECOND)) is not None
+    assert written(begun, EpochUs(SECOND))
     later = fetched(partial(5, 9, Origin(1, OURS), prev=5))
     begun.apply(later._replace(next_offset=2, high_watermark=2))
     assert begun.merged_until == 0
     begun.committed(EpochUs(2 * SECOND))
     assert (begun.merged_until, begun.next_offset) == (1, 2)
-    assert begun.freeze(EpochUs(3 * SECOND)) is not None
+    assert written(begun, EpochUs(3 * SECOND))
 
 
 def test_the_delay_of_a_commit_counts_from_the_append_that_ripened_its_windows() -> None:
@@ -100,7 +100,7 @@ def test_the_delay_of_a_commit_counts_from_the_append_that_ripened_its_windows()
             partial(2, 3, Origin(1, OURS), prev=2, watermark=MINUTE),
         )
     )
-    assert begun.freeze(EpochUs(63 * SECOND)) is not None
+    assert written(begun, EpochUs(63 * SECOND))
     begun.committed(EpochUs(64 * SECOND))
     assert list(begun.commit_delays) == [2 * SECOND]
     assert list(begun.alert_delays) == [4 * SECOND]
@@ -138,7 +138,7 @@ def test_many_series_whose_windows_ripen_at_once_are_decided_in_turns() -> None:
         publishing = Publishing(Publisher("app", OURS, "1", "http://here"), 5 * SECOND, verdicts=True)
         one = EvaluateStage(judged, 0, 1, Topics("app"), publishing, Counter())
         one.restore([], (0, 0), None)
-        one.freeze(EpochUs(0))
+        assert written(one)
         return one
 
     events = Fold(judged)
@@ -174,8 +174,8 @@ def ids(records: list[Any]) -> list[str]:
     return [orjson.loads(record.value)["id"] for record in records if record.topic == "slo.alerts"]
 
 
-def written(begun: EvaluateStage) -> list[Any]:
-    outbox = begun.freeze(EpochUs(0))
+def written(begun: EvaluateStage, now: EpochUs = NOW) -> list[Any]:
+    outbox = begun.freeze(now)
     return [] if outbox is None else list(outbox.records)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evaluator.runtime.web.reused import KEPT, LONGEST_S, Reused
+from evaluator.runtime.web.reused import LONGEST_S, Reused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,17 +77,15 @@ def test_a_copy_is_given_out_for_as_long_as_it_took_to_make(
     assert run(seconds, pauses) == looks
 
 
-def test_kinds_are_apart_and_few_are_kept() -> None:
+def test_kinds_are_apart() -> None:
     async def main() -> list[int]:
         slow, reused = Slow(), Reused[int]()
-        kinds = [*range(KEPT), 0, KEPT, KEPT, 0]
-        asking = [asyncio.create_task(reused.get(f"kind {n}", slow.look)) for n in kinds]
+        asking = [asyncio.create_task(reused.get(kind, slow.look)) for kind in ("text", "open", "text", "open")]
         await asyncio.sleep(0)
         slow.gone_on.set()
         return await asyncio.gather(*asking)
 
-    # One more than are kept, and the first is looked at anew.
-    assert asyncio.run(main()) == [*range(1, KEPT + 1), 1, KEPT + 1, KEPT + 1, KEPT + 2]
+    assert asyncio.run(main()) == [1, 2, 1, 2]
 
 
 def test_what_cannot_be_made_is_told_to_all_who_asked() -> None:

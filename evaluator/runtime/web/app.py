@@ -19,6 +19,7 @@ from aiohttp import web
 
 from evaluator import __version__
 from evaluator.core.event import SECOND
+from evaluator.runtime.exposition import content_type_of
 from evaluator.runtime.intake import OVER_S
 from evaluator.runtime.metrics import exposition
 from evaluator.runtime.web import page
@@ -206,7 +207,8 @@ class _Site:
     async def scrape(self, request: web.Request) -> web.Response:
         """The metrics, as text or OpenMetrics."""
         accept = request.headers.get("Accept", "")
-        body, content_type = await self._scrapes.get(accept, lambda: partial(exposition, self._metrics.look(), accept))
+        kind = content_type_of(accept)
+        body, content_type = await self._scrapes.get(kind, lambda: partial(exposition, self._metrics.look(), accept))
         return _compressed(web.Response(body=body, headers={"Content-Type": content_type}))
 
     async def healthy(self, _request: web.Request) -> web.Response:

@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_S = 1.0
-"""Seconds that a copy is given out. Longer, and who looks after a change does not see it."""
-
-KEPT = 8
-"""Kinds that are kept: what a client may ask for is without end."""
+"""Seconds that a copy is given out after it was made. Longer, and who looks after a change does not see it."""
 
 
 class _Copy(Generic[T]):
@@ -35,7 +32,8 @@ class _Copy(Generic[T]):
 class Reused(Generic[T]):
     """What was made is given out again for as long as making it took, `LONGEST_S` at the most.
 
-    So what takes no time is always new, and what takes long keeps a thread busy half of the time.
+    So what takes no time is always new, and what takes long keeps a thread busy half of the time. One copy of each kind
+    is kept: there must be few.
     """
 
     def __init__(self) -> None:
@@ -45,8 +43,6 @@ class Reused(Generic[T]):
         """A copy of this kind. `look` runs at once, in the event loop; what it returns makes one, in a thread."""
         copy = self._copies.get(kind)
         if copy is None or asyncio.get_running_loop().time() >= copy.until:
-            if len(self._copies) >= KEPT:
-                self._copies.clear()
             copy = self._copies[kind] = _Copy(look())
         # Who asked first may be gone before the others.
         return await asyncio.shield(copy.making)
