@@ -120,9 +120,8 @@ def shape_of(rng: random.Random) -> Shape:
         crashes=frozenset(crashes), compact_every=rng.choice((5, 40, 1000)), faults_s=rng.uniform(25, 45),
     )  # fmt: skip
     # Turns of no length: whatever gives way does so after each step. No time passes within a turn here.
-    return shape._replace(
-        pace=shape.pace._replace(turn_s=rng.choice((0.0, TURN_S)), decided_at_once=rng.choice((1, 2, 9)))
-    )
+    turn_s, decided_at_once = rng.choice((0.0, TURN_S)), rng.choice((1, 2, 9))
+    return shape._replace(pace=shape.pace._replace(turn_s=turn_s, decided_at_once=decided_at_once))
 
 
 class Process:
