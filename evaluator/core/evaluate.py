@@ -330,7 +330,7 @@ class Evaluator:
         return decisions
 
     def deciding(self, decisions: Decisions) -> Iterator[None]:
-        """The same into `decisions`, a series at a step. Until it ends nothing may be merged, nor asked but `sources`."""
+        """The same into `decisions`, a series at a step. Until it ends nothing may be merged, or asked for."""
         decisions.transitions += self._ended
         self._ended = []
         for surface in self._rules.surfaces.values():
