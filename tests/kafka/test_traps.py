@@ -110,6 +110,8 @@ async def written(producer: KafkaProducer, partition: Partition, *records: bytes
     for answer in [await producer.send(Outgoing(partition.topic, b"k", value, partition.index)) for value in records]:
         await answer
     await producer.commit()
+    # The broker answers before it has written the markers without which nobody sees it; a bump waits for them.
+    await producer.bump()
 
 
 # -- producers: traps 1, 5, 6, 7, 9 -----------------------------------------------------------------------
