@@ -93,9 +93,7 @@ class Minutes:
                 for number, value in enumerate(values[begin : begin + core.BATCH])
             ]
             self._read += len(rows)
-            rest: Fetched | None = Fetched(rows, self._read, self._read, EpochUs(0))
-            while rest is not None:
-                rest = self.first.apply(rest)
+            taken_in(self.first, Fetched(rows, self._read, self._read, EpochUs(0)))
 
     def _pass_on(self, reduced: Sequence[Outgoing], now: EpochUs) -> None:
         for stage in self.second:
@@ -103,9 +101,14 @@ class Minutes:
             values = [each.value for each in reduced if each.topic == TOPICS.partials and each.partition == shard]
             begin, self._partials[shard] = self._partials[shard], self._partials[shard] + len(values)
             rows = [Record(begin + number, 0, None, value) for number, value in enumerate(values)]
-            rest: Fetched | None = Fetched(rows, self._partials[shard], self._partials[shard], now)
-            while rest is not None:
-                rest = stage.apply(rest)
+            taken_in(stage, Fetched(rows, self._partials[shard], self._partials[shard], now))
+
+
+def taken_in(stage: AggregateStage | EvaluateStage, fetched: Fetched) -> None:
+    """All of it, in as many turns as the stage wants."""
+    rest: Fetched | None = fetched
+    while rest is not None:
+        rest = stage.apply(rest)
 
 
 def frozen(stages: Sequence[AggregateStage | EvaluateStage], now: EpochUs) -> tuple[list[Outgoing], float]:

@@ -138,13 +138,12 @@ def _escaped(value: str) -> str:
 
 def content_type_of(accept: str) -> str:
     """The content type of the format that the `Accept` header prefers; one of a few."""
-    return choose_encoder(_ESCAPING.sub("", accept))[1]
+    return _chosen(accept)[1]
 
 
 def encode(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
     """The exposition and its content type, in the format that the `Accept` header prefers."""
-    # Our names need no escaping, whichever the reader prefers; the library would escape those of the heads alone.
-    encoder, content_type = choose_encoder(_ESCAPING.sub("", accept))
+    encoder, content_type = _chosen(accept)
     is_open = content_type.startswith("application/openmetrics-text")
     end = _END if is_open else ""
     parts = []
@@ -152,6 +151,11 @@ def encode(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
         parts.append(encoder(_Head(family)).decode().removesuffix(end))
         parts += [f"{line}\n" for line in family.samples(exemplars=is_open)]
     return "".join([*parts, end]).encode(), content_type
+
+
+def _chosen(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    # Our names need no escaping, whichever the reader prefers; the library would escape those of the heads alone.
+    return choose_encoder(_ESCAPING.sub("", accept))
 
 
 class _Head(Collector):
